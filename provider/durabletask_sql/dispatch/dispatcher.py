@@ -1,0 +1,162 @@
+"""The dispatcher of one task hub: its memory, owner loop, board, lease and the timers that drive them."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+
+from durabletask_sql.clock import MICROSECONDS, SystemClock
+from durabletask_sql.dispatch.board import Board, BoardPorts
+from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
+from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
+from durabletask_sql.errors import DurableTaskSqlError
+from durabletask_sql.model.checkpoints import TurnCheckpoint
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.partitions.memory import Memory, MemoryLimits
+from durabletask_sql.ports.committer import Committer
+from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.leases import HostIdentity, Leases
+
+_log = logging.getLogger(__name__)
+
+_FIRST_POLL_SECONDS = 0.02
+_LAST_POLL_SECONDS = 1.0
+_WINDOW_REFRESH_SECONDS = 30.0
+_IDLE_CHECK_SECONDS = 0.02
+_TIMER_GRACE_SECONDS = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherSettings:
+    """`watches_changes`: whether another process's writes can be seen cheaply, so that the poll need not back off."""
+
+    lease: LeaseSettings
+    watches_changes: bool
+    memory: MemoryLimits = MemoryLimits()
+
+
+class Dispatcher:
+    """Everything that runs on a host for one task hub."""
+
+    def __init__(self, hub: TaskHub, identity: HostIdentity, committer: Committer, leases: Leases, clock: SystemClock,
+                 settings: DispatcherSettings, changed: Callable[[TurnCheckpoint], None]) -> None:
+        """Wire the parts; `changed` hears of every committed turn."""
+        self._committer = committer
+        self._clock = clock
+        self._settings = settings
+        self._host_id = identity.host_id
+        self._memory = Memory(settings.memory)
+        self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease)
+        self._lease_lost = asyncio.Event()
+        self._window_read = clock.monotonic()
+        self._timers_moved = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.board = Board(hub, identity.host_id, self._memory, clock, BoardPorts(
+            lambda item: self._owner.submit(item), committer.activity, lambda: self._owner.kick()))
+        self._owner = Owner(committer, self._memory, clock, identity.host_id, OwnerEvents(
+            self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover))
+
+    def wake(self, keys: Iterable[InstanceKey]) -> None:
+        """Somebody in this process wrote rows for these instances: claim them now."""
+        self._memory.wake(keys)
+        self._owner.kick()
+
+    async def start(self) -> None:
+        """Take the partitions and begin to work."""
+        await self._ownership.start()
+        for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._run_lease()):
+            self._tasks.append(asyncio.create_task(self._guard(work)))
+
+    async def drain(self, seconds: float) -> None:
+        """Hand out nothing more, and wait for what is out, at most so long."""
+        self.board.stop_offering()
+        until = self._clock.monotonic() + seconds
+        while not (self.board.is_idle and self._owner.is_idle) and self._clock.monotonic() < until:
+            await asyncio.sleep(_IDLE_CHECK_SECONDS)
+
+    async def stop(self) -> None:
+        """Stop all loops and give the partitions back."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._ownership.release()
+        except DurableTaskSqlError as error:
+            _log.warning("the partitions could not be released; their lease will run out: %s", error)
+
+    def _ready(self) -> None:
+        self._timers_moved.set()
+        self.board.pump()
+
+    async def _recover(self) -> None:
+        if self._lease_lost.is_set():
+            self._lease_lost.clear()
+            await self._ownership.start_over()
+        else:
+            await self._ownership.recover()
+
+    async def _run_lease(self) -> None:
+        """Renew the lease; when it turns out to be lost the owner loop drops everything before it goes on."""
+        await self._ownership.run(self._lose)
+
+    def _lose(self) -> None:
+        self._lease_lost.set()
+        self._owner.lose_ownership()
+
+    async def _run_timers(self) -> None:
+        """Take up timers as they come due, and refresh the window long before its end."""
+        while True:
+            self._timers_moved.clear()
+            if self._clock.monotonic() - self._window_read >= _WINDOW_REFRESH_SECONDS:
+                self._window_read = self._clock.monotonic()
+                self._memory.wants_timers = True
+                self._owner.kick()
+            if self._memory.take_due(self._clock.now()):
+                self._owner.kick()
+            due = self._memory.window.next_due()
+            seconds = _WINDOW_REFRESH_SECONDS
+            if due is not None:
+                # Rounded up by a hair: waking before the due time would only mean to wait again.
+                seconds = min(seconds, max(0.0, (due - self._clock.now()) / MICROSECONDS) + _TIMER_GRACE_SECONDS)
+            try:
+                await asyncio.wait_for(self._timers_moved.wait(), seconds)
+            except TimeoutError:
+                continue
+
+    async def _run_poll(self) -> None:
+        """Look for what other processes wrote: often where that is cheap, with a back-off where it is a query."""
+        delay, entered = _FIRST_POLL_SECONDS, 0
+        while True:
+            await asyncio.sleep(_FIRST_POLL_SECONDS if self._settings.watches_changes else delay)
+            if self._settings.watches_changes:
+                delay += _FIRST_POLL_SECONDS
+                if delay < _LAST_POLL_SECONDS and not await self._committer.changed_elsewhere():
+                    continue
+                delay = 0.0
+            found = await self._poll()
+            progressed, entered = self._memory.entered != entered, self._memory.entered
+            if not self._settings.watches_changes:
+                delay = _FIRST_POLL_SECONDS if found and progressed else min(2 * delay, _LAST_POLL_SECONDS)
+
+    async def _poll(self) -> bool:
+        try:
+            pending = await self._committer.poll(self._host_id, self._clock.now() + TIMER_WINDOW)
+        except DurableTaskSqlError as error:
+            _log.warning("the poll for messages of other processes failed, trying again: %s", error)
+            return False
+        self._memory.scan(pending.queue)
+        self._memory.wake(self._memory.stuck())
+        self._memory.wants_timers |= bool(pending.timers)
+        self._owner.unclaimed_activities |= pending.activities
+        self._owner.kick()
+        return bool(pending.queue or pending.timers)
+
+    async def _guard(self, work: Coroutine[None, None, None]) -> None:
+        """A loop that fails is a bug: say so loudly rather than stop working in silence."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            _log.critical("a loop of the dispatcher ended by a bug; this host does no more work", exc_info=True)
+            raise

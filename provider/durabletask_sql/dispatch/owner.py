@@ -1,0 +1,296 @@
+"""The committer loop of one task hub: the only place from which its rows are claimed.
+
+Items are submitted from anywhere on the event loop; this loop commits them in groups and loads what memory wants, one
+transaction after the other, each reply merged into memory before the next begins. Nothing is answered and nothing
+is dispatched before its transaction is durable.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+
+from durabletask_sql.clock import MICROSECONDS, Clock
+from durabletask_sql.dispatch.grouping import Submission, choose_claims, choose_entering, take_group
+from durabletask_sql.dispatch.merging import Merger
+from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
+from durabletask_sql.ids import new_claim_token
+from durabletask_sql.model.checkpoints import (
+    ActivityCompletion,
+    Discard,
+    Item,
+    Outcome,
+    OutcomeKind,
+    Quarantine,
+    TurnCheckpoint,
+)
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.messages import ActivityRow
+from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.ports.committer import Committed, Committer, Group, Load
+
+_log = logging.getLogger(__name__)
+
+TIMER_WINDOW = 60 * MICROSECONDS
+TIMER_LIMIT = 10_000
+SCAN_LIMIT = 500
+ACTIVITY_BATCH = 200
+_FIRST_RETRY_SECONDS = 0.05
+_LAST_RETRY_SECONDS = 2.0
+_REPORT_BUSY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerEvents:
+    """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown."""
+
+    ready: Callable[[], None]
+    activities: Callable[[Iterable[ActivityRow]], None]
+    activity_room: Callable[[], int]
+    changed: Callable[[TurnCheckpoint], None]
+    recover: Callable[[], Awaitable[None]]
+
+
+class Owner:
+    """Commits and loads for the partitions that this host owns."""
+
+    def __init__(self, committer: Committer, memory: Memory, clock: Clock, host_id: int, events: OwnerEvents) -> None:
+        """Take the parts; `run` does the work."""
+        self._committer = committer
+        self._memory = memory
+        self._clock = clock
+        self._host_id = host_id
+        self._events = events
+        self._merger = Merger(memory)
+        self._pending: list[Submission] = []
+        self._event = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._solo: set[asyncio.Task[None]] = set()
+        self._unknown = False
+        self._lost_claims: list[int] = []
+        self.unclaimed_activities = True
+
+    def submit(self, item: Item) -> asyncio.Future[Outcome]:
+        """Queue an item for the next group; the future tells what became of it once that is durable."""
+        submission = Submission(item, asyncio.get_running_loop().create_future())
+        self._pending.append(submission)
+        self._event.set()
+        return submission.done
+
+    def kick(self) -> None:
+        """Look again at what memory wants."""
+        self._event.set()
+
+    def lose_ownership(self) -> None:
+        """Note that it is not known what is ours: memory is dropped and epochs raised before anything else."""
+        self._unknown = True
+        self._event.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way to the database."""
+        return not self._pending and not self._solo and self._idle.is_set()
+
+    async def run(self) -> None:
+        """Commit and load until cancelled."""
+        delay = _FIRST_RETRY_SECONDS
+        while True:
+            if not self._has_work():
+                self._idle.set()
+                self._event.clear()
+                await self._event.wait()
+            self._idle.clear()
+            self._event.clear()
+            try:
+                await self._step()
+                delay = _FIRST_RETRY_SECONDS
+            except UnavailableError as error:
+                _log.warning("the database is not available, trying again in %.2f s: %s", delay, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LAST_RETRY_SECONDS)
+
+    def _has_work(self) -> bool:
+        return bool(self._pending) or self._unknown or self._wants_load()
+
+    def _wants_load(self) -> bool:
+        memory = self._memory
+        return memory.wants_anything() or (memory.wants_timers and bool(memory.epochs)) or self._wants_activities()
+
+    def _wants_activities(self) -> bool:
+        return self.unclaimed_activities and self._events.activity_room() >= ACTIVITY_BATCH
+
+    async def _step(self) -> None:
+        if self._unknown:
+            await self._events.recover()
+            await self._committer.release_claims(self._host_id, self._lost_claims)
+            self._lost_claims.clear()
+            self.unclaimed_activities = True
+            self._unknown = False
+        if self._pending:
+            await self._commit(take_group(self._pending))
+        if self._wants_load() and not self._unknown:
+            await self._load()
+        self._events.ready()
+
+    # Groups
+
+    async def _commit(self, submissions: list[Submission]) -> None:
+        submissions = self._drop_foreign(submissions)
+        if not submissions:
+            return
+        items = tuple(submission.item for submission in submissions)
+        entering = choose_entering(self._memory, items)
+        group = self._group(items, entering, choose_claims(self._memory, items, entering))
+        try:
+            committed = await self._committer.commit(group)
+        except OutcomeUnknownError as error:
+            self._lost_claims.append(group.claim_token)
+            self._unknown_outcome(submissions, error)
+            return
+        except UnavailableError:
+            self._pending[:0] = submissions
+            raise
+        self._follow(group, submissions, committed)
+
+    def _group(self, items: tuple[Item, ...], entering: frozenset[InstanceKey],
+               claims: tuple[InstanceKey, ...]) -> Group:
+        now = self._clock.now()
+        return Group(items, dict(self._memory.epochs), now, self._host_id, new_claim_token(),
+                     self._events.activity_room(), now + TIMER_WINDOW, entering, claims,
+                     self._memory.limits.share_messages)
+
+    def _drop_foreign(self, submissions: list[Submission]) -> list[Submission]:
+        """Turns of partitions that went meanwhile are lost before they are tried."""
+        kept = []
+        for submission in submissions:
+            item = submission.item
+            if item.key.partition in self._memory.epochs or isinstance(item, ActivityCompletion):
+                kept.append(submission)
+            else:
+                _settle(submission, Outcome(OutcomeKind.LOST, "its partition is not owned by this host any more"))
+        return kept
+
+    def _follow(self, group: Group, submissions: list[Submission], committed: Committed) -> None:
+        """Merge a reply, answer the submitters, and take care of the items that did not commit."""
+        live = self._merger.merge(group, committed)
+        if committed.activities:
+            self._events.activities(committed.activities)
+        self.unclaimed_activities |= committed.unclaimed_activities
+        for submission, outcome in zip(submissions, committed.outcomes, strict=True):
+            item = submission.item
+            if outcome.kind is OutcomeKind.COMMITTED and isinstance(item, TurnCheckpoint):
+                self._events.changed(item)
+            if outcome.kind is OutcomeKind.BUSY:
+                self._start_solo(submission)
+            elif outcome.kind is OutcomeKind.REFUSED and not isinstance(item, Quarantine | Discard):
+                self._set_aside(submission, outcome)
+            else:
+                if outcome.kind is OutcomeKind.REFUSED:
+                    _log.error("%s of instance %r was refused: %s", type(item).__name__, item.key.instance_id,
+                               outcome.cause)
+                _settle(submission, outcome)
+        if committed.lost_partitions & live:
+            self.lose_ownership()
+
+    def _set_aside(self, submission: Submission, outcome: Outcome) -> None:
+        """Put an item that the database refuses into quarantine; its submitter hears of it when that is durable."""
+        item = submission.item
+        _log.error("instance %r: an item was set aside in quarantine because the database refuses it: %s",
+                   item.key.instance_id, outcome.cause)
+        aside = quarantine_of(item, outcome.cause)
+        self._pending.append(Submission(aside, submission.done))
+        self._event.set()
+
+    def _unknown_outcome(self, submissions: list[Submission], error: OutcomeUnknownError) -> None:
+        """Drop what only an owner may repeat; an activity's result is fenced by its claim and simply goes again."""
+        _log.warning("the outcome of a commit of %d items is unknown, reloading: %s", len(submissions), error)
+        for submission in submissions:
+            if isinstance(submission.item, ActivityCompletion):
+                self._pending.append(submission)
+            else:
+                _settle(submission, Outcome(OutcomeKind.LOST, "the outcome of its commit is unknown"))
+        self.lose_ownership()
+
+    # The solo lane
+
+    def _start_solo(self, submission: Submission) -> None:
+        task = asyncio.create_task(self._run_solo(submission))
+        self._solo.add(task)
+        task.add_done_callback(self._solo_done)
+
+    def _solo_done(self, task: asyncio.Task[None]) -> None:
+        self._solo.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the solo lane failed; reloading", exc_info=error)
+            self.lose_ownership()
+        self._event.set()
+
+    async def _run_solo(self, submission: Submission) -> None:
+        """Try one item alone, with growing delays, while another session holds a row that it needs."""
+        delay, began, reported = _FIRST_RETRY_SECONDS, self._clock.monotonic(), False
+        while True:
+            group = replace(self._group((submission.item,), frozenset(), ()), alone=True, activity_room=0)
+            if not self._drop_foreign([submission]):
+                return
+            try:
+                committed = await self._committer.commit_alone(group)
+            except OutcomeUnknownError as error:
+                self._unknown_outcome([submission], error)
+                return
+            except UnavailableError as error:
+                committed = Committed((Outcome(OutcomeKind.BUSY, str(error)),))
+            outcome = committed.outcomes[0]
+            if outcome.kind is not OutcomeKind.BUSY:
+                self._follow(group, [submission], committed)
+                self._events.ready()
+                return
+            if not reported and self._clock.monotonic() - began > _REPORT_BUSY_SECONDS:
+                reported = True
+                _log.warning("instance %r has waited %.0f s for a row that another session holds locked: %s",
+                             submission.item.key.instance_id, _REPORT_BUSY_SECONDS, outcome.cause)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LAST_RETRY_SECONDS)
+
+    # Loads
+
+    async def _load(self) -> None:
+        memory, now = self._memory, self._clock.now()
+        wanted = memory.take_wanted()
+        with_timers, memory.wants_timers = memory.wants_timers, False
+        load = Load(
+            epochs=dict(memory.epochs), host_id=self._host_id, claims=wanted.claims, fresh=wanted.fresh,
+            warm=memory.warm() if wanted.scan else frozenset(),
+            scan={partition: min(room, SCAN_LIMIT) for partition, room in wanted.scan.items()},
+            full=memory.full() if wanted.scan else frozenset(), share=memory.limits.share_messages,
+            timer_horizon=now + TIMER_WINDOW if with_timers else 0, timer_limit=TIMER_LIMIT if with_timers else 0,
+            activity_limit=ACTIVITY_BATCH if self._wants_activities() else 0, claim_token=new_claim_token(),
+        )
+        try:
+            loaded = await self._committer.load(load)
+        except (OutcomeUnknownError, UnavailableError) as error:
+            # Nothing of the memory is missing for it: raising the epochs brings everything back.
+            _log.warning("a load failed, reloading: %s", error)
+            self._lost_claims.append(load.claim_token)
+            self.lose_ownership()
+            return
+        live = self._merger.merge_load(load, loaded)
+        if load.activity_limit:
+            self.unclaimed_activities = loaded.activities_full
+            self._events.activities(loaded.activities)
+        if loaded.lost_partitions & live:
+            self.lose_ownership()
+
+
+def quarantine_of(item: Item, cause: str) -> Quarantine:
+    """Return what sets an item aside."""
+    if isinstance(item, TurnCheckpoint):
+        return Quarantine(item.key, cause, item.consumed, item.consumed_timers)
+    if isinstance(item, ActivityCompletion):
+        return Quarantine(item.key, cause, activity=(item.seq, item.token))
+    message = f"{type(item).__name__} cannot be set aside"
+    raise TypeError(message)
+
+
+def _settle(submission: Submission, outcome: Outcome) -> None:
+    if not submission.done.done():
+        submission.done.set_result(outcome)

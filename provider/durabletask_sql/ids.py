@@ -1,0 +1,37 @@
+"""Identifiers, and the partition that an instance id belongs to.
+
+Only this module draws random numbers.
+"""
+
+import secrets
+import uuid
+
+_FNV_OFFSET = 2166136261
+_FNV_PRIME = 16777619
+_32_BITS = 0xFFFFFFFF
+
+
+def new_execution_id() -> str:
+    """Return a fresh execution id: 32 lower-case hexadecimal digits, the form that the JavaScript SDK requires."""
+    return uuid.uuid4().hex
+
+
+def new_claim_token() -> int:
+    """Return a random positive 63-bit number that identifies one claim of an activity task."""
+    return secrets.randbits(63) | 1
+
+
+def new_host_id() -> int:
+    """Return a random positive 62-bit number for one incarnation of a host (0 means "no host" in the tables)."""
+    return secrets.randbits(62) | 1
+
+
+def partition_of(instance_id: str, partition_count: int) -> int:
+    """Return the partition of an instance id: FNV-1a (32 bits) over its UTF-8 bytes, modulo the number of partitions.
+
+    The same function as DTFx's AzureStorage provider uses (S-110).
+    """
+    value = _FNV_OFFSET
+    for byte in instance_id.encode():
+        value = ((value ^ byte) * _FNV_PRIME) & _32_BITS
+    return value % partition_count

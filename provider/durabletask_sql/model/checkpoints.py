@@ -1,0 +1,127 @@
+"""What the owner of a partition asks the store to commit: items of a group, each with its own fence.
+
+An item either takes effect whole, with the rest of its group, or not at all.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.messages import NewActivity, NewMessage, NewTimer
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryAppend:
+    """The events of one turn: one row of `history`. `events` is a framed list."""
+
+    execution_id: str
+    first_sequence: int
+    count: int
+    events: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewChild:
+    """A sub-orchestration to create in the turn's transaction.
+
+    `row` is the row of a child whose id is free; when the id belongs to an ended instance that one is replaced and
+    `row` is adapted (its version continues the old one's). `refusal` goes to the parent instead when the id belongs
+    to a live instance (S-102). `start` is the child's start message.
+    """
+
+    row: InstanceRow
+    input: str | None
+    start: NewMessage
+    refusal: NewMessage
+
+
+@dataclass(frozen=True, slots=True)
+class TurnCheckpoint:
+    """The outcome of one turn of one instance.
+
+    `row` is the row after the turn, with `row_version` one above `expected_version`, the fence. `consumed` and
+    `consumed_timers` are sequences that must all still be there; `discarded` are rows of older executions, which may
+    be gone. `ended` sweeps the instance's messages, timers; `continued_from` names the execution whose history,
+    timers and payloads go because of continue-as-new. `drop_unclaimed` also deletes its unclaimed activity tasks.
+    """
+
+    expected_version: int
+    row: InstanceRow
+    consumed: tuple[int, ...] = ()
+    consumed_timers: tuple[int, ...] = ()
+    discarded: tuple[int, ...] = ()
+    history: HistoryAppend | None = None
+    messages: tuple[NewMessage, ...] = ()
+    timers: tuple[NewTimer, ...] = ()
+    activities: tuple[NewActivity, ...] = ()
+    children: tuple[NewChild, ...] = ()
+    ended: bool = False
+    output: str | None = None
+    continued_from: str | None = None
+    new_input: str | None = None
+    drop_unclaimed: bool = False
+
+    @property
+    def key(self) -> InstanceKey:
+        """The instance."""
+        return self.row.key
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCompletion:
+    """The result of an activity task: removes the task (fenced by its claim) and queues the response.
+
+    `message` is None when nobody waits for the result (its execution has ended).
+    """
+
+    key: InstanceKey
+    seq: int
+    token: int
+    message: NewMessage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Rows that no turn will ever take (their instance has ended or is gone); deleted uncounted."""
+
+    key: InstanceKey
+    seqs: tuple[int, ...]
+    timers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """An item that can never be carried out by its own doing: its rows leave the queues and stay, with the cause.
+
+    `seqs` and `timers` are the control-queue rows and timers that it consists of; `activity` the activity task's
+    (sequence, claim token) instead.
+    """
+
+    key: InstanceKey
+    cause: str
+    seqs: tuple[int, ...] = ()
+    timers: tuple[int, ...] = ()
+    activity: tuple[int, int] | None = None
+
+
+Item = TurnCheckpoint | ActivityCompletion | Discard | Quarantine
+
+
+class OutcomeKind(Enum):
+    """What became of one item of a group."""
+
+    COMMITTED = "committed"
+    LOST = "lost"  # its fence does not hold any more; nothing was changed
+    BUSY = "busy"  # a row that it needs is locked by another session; try it again, alone
+    REFUSED = "refused"  # the database refuses it whatever the company; it belongs into quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item, with the cause when it did not commit."""
+
+    kind: OutcomeKind
+    cause: str = ""
+
+
+COMMITTED = Outcome(OutcomeKind.COMMITTED)

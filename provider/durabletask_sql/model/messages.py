@@ -1,0 +1,87 @@
+"""Rows of the two queues and of the timers, as they are read (with their sequence) and as they are written.
+
+`events` is always a framed list of history events (see `protocol.framing`): one for most messages, several for a start
+(ExecutionStarted, carry-over, self-sent events, a re-queued suspend).
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from durabletask_sql.model.instances import InstanceKey
+
+
+class MessageKind(IntEnum):
+    """What a control-queue or timer row is. START sorts before everything else of its instance."""
+
+    START = 0
+    EVENT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to be put into the control queue; `execution_id` None addresses whatever execution runs."""
+
+    key: InstanceKey
+    execution_id: str | None
+    kind: MessageKind
+    events: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A control-queue row in its owner's memory."""
+
+    seq: int
+    key: InstanceKey
+    execution_id: str | None
+    kind: MessageKind
+    events: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewTimer:
+    """A message that becomes ready at `fire_at` (microseconds UTC, rounded up): a timer or a scheduled start."""
+
+    key: InstanceKey
+    execution_id: str
+    kind: MessageKind
+    fire_at: int
+    events: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TimerRow:
+    """A row of `timers` inside its owner's window."""
+
+    seq: int
+    key: InstanceKey
+    execution_id: str
+    kind: MessageKind
+    fire_at: int
+    events: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewActivity:
+    """An activity task to be queued; `event` is the serialized TaskScheduled history event (not framed)."""
+
+    key: InstanceKey
+    execution_id: str
+    task_id: int
+    name: str
+    version: str | None
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityRow:
+    """An activity task that this host has claimed. `token` is the claim: a completion must carry it."""
+
+    seq: int
+    key: InstanceKey
+    execution_id: str
+    task_id: int
+    name: str
+    version: str | None
+    event: bytes
+    token: int

@@ -1,0 +1,395 @@
+"""The owner's memory of all partitions of a task hub that it owns: a state machine without IO.
+
+It is told what was claimed, read and committed, and says which instances may run and what has to be loaded. The
+database is the truth; what is here holds only under the epochs it was read with, and goes with them. The rules are
+those of the queue protocol (ARCHITECTURE.md, "How messages are found").
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from durabletask_sql.model.checkpoints import TurnCheckpoint
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.messages import QueueRow, TimerRow
+from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.instance import InstanceMemory
+from durabletask_sql.partitions.window import TimerWindow
+from durabletask_sql.ports.committer import FreshInstance
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """How much may be in memory: messages a partition, messages and bytes an instance, instances, history bytes."""
+
+    partition_messages: int = 10_000
+    share_messages: int = 1_000
+    share_bytes: int = 4 * 1024 * 1024
+    instances: int = 20_000
+    history_bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What has to be loaded: instances to claim, instances to read afresh, partitions to scan with their room."""
+
+    claims: tuple[InstanceKey, ...]
+    fresh: tuple[InstanceKey, ...]
+    scan: Mapping[int, int]
+
+
+class Memory:
+    """Instances, ready queue and timer window of the partitions that this host owns."""
+
+    def __init__(self, limits: MemoryLimits) -> None:
+        """Own nothing."""
+        self.limits = limits
+        self.epochs: dict[int, int] = {}
+        self.window = TimerWindow()
+        self._instances: OrderedDict[InstanceKey, InstanceMemory] = OrderedDict()
+        self._messages: dict[int, int] = {}
+        self._history_bytes = 0
+        self._ready: OrderedDict[InstanceKey, None] = OrderedDict()
+        self._claims: dict[InstanceKey, None] = {}
+        self._fresh: dict[InstanceKey, None] = {}
+        self._scan: set[int] = set()
+        self._due: dict[InstanceKey, list[TimerRow]] = {}
+        self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
+        self._ceiled: set[InstanceKey] = set()
+        self.wants_timers = True
+        self.entered = 0
+
+    # Ownership
+
+    def own(self, epochs: Mapping[int, int]) -> None:
+        """Own these partitions under these epochs; one whose epoch changed starts from nothing."""
+        for partition, epoch in epochs.items():
+            if self.epochs.get(partition) != epoch:
+                self.drop(partition)
+                self.epochs[partition] = epoch
+                self._messages[partition] = 0
+                self._scan.add(partition)
+
+    def drop(self, partition: int) -> None:
+        """Forget everything of a partition that is not ours any more, at once."""
+        self.epochs.pop(partition, None)
+        self._messages.pop(partition, None)
+        self._scan.discard(partition)
+        self.window.drop_partition(partition)
+        for table in (self._ready, self._claims, self._fresh, self._due, self._due_taken):
+            for key in [key for key in table if key.partition == partition]:
+                del table[key]
+        for key in [key for key in self._instances if key.partition == partition]:
+            self._history_bytes -= self._instances.pop(key).history_size
+            self._ceiled.discard(key)
+
+    # What is there
+
+    def __len__(self) -> int:
+        """Return how many instances are in memory."""
+        return len(self._instances)
+
+    def find(self, key: InstanceKey) -> InstanceMemory | None:
+        """Return what is known of an instance."""
+        return self._instances.get(key)
+
+    def warm(self) -> frozenset[InstanceKey]:
+        """Return the instances that need no fresh read when a row of theirs is claimed."""
+        return frozenset(key for key, mem in self._instances.items() if mem.known and not mem.stale)
+
+    def full(self) -> frozenset[InstanceKey]:
+        """Return the instances that a scan leaves alone: rows of theirs stay behind on purpose."""
+        return frozenset(self._ceiled)
+
+    def stuck(self) -> list[InstanceKey]:
+        """Return the instances that their ceiling keeps from running: claimed again at each poll, whatever the room."""
+        found = (self._instances[key] for key in self._ceiled)
+        return [mem.key for mem in found if mem.turn is None and (not mem.runnable() or self._lacks_start(mem))]
+
+    def room(self, partition: int) -> int:
+        """Return how many more messages of a partition may enter."""
+        if len(self._instances) >= self.limits.instances:
+            return 0
+        return max(0, self.limits.partition_messages - self._messages.get(partition, 0))
+
+    def may_enter(self, key: InstanceKey, messages: int, size: int) -> bool:
+        """Tell whether so many new messages for an instance may be written as held by this host."""
+        if key.partition not in self.epochs:
+            return False
+        mem = self._instances.get(key)
+        if mem is None:
+            return self.room(key.partition) >= messages
+        return (mem.ceiling is None and len(mem.rows) + messages <= self.limits.share_messages
+                and mem.size + size <= self.limits.share_bytes)
+
+    # What is wanted
+
+    def wake(self, keys: Iterable[InstanceKey]) -> None:
+        """Note that somebody wrote rows for these instances that nobody holds."""
+        for key in keys:
+            if key.partition not in self.epochs:
+                continue
+            mem = self._instances.get(key)
+            if mem is None:
+                if self.room(key.partition):
+                    self._fresh[key] = None
+                else:
+                    self._scan.add(key.partition)
+            elif mem.stale or not mem.known:
+                self._fresh[key] = None
+            else:
+                self._claims[key] = None
+
+    def scan(self, partitions: Iterable[int]) -> None:
+        """Note that these partitions may have rows that nobody holds."""
+        self._scan.update(partition for partition in partitions if partition in self.epochs)
+
+    def take_due(self, now: int) -> bool:
+        """Take up due timers: each instance's rows are claimed before the timer takes its place behind them."""
+        due = self.window.take_due(now)
+        for timer in due:
+            self._due.setdefault(timer.key, []).append(timer)
+            self.wake((timer.key,))
+            if timer.key not in self._claims:
+                self._fresh[timer.key] = None
+        return bool(due)
+
+    def take_wanted(self) -> Wanted:
+        """Return and forget what has to be loaded now. The reply must be merged before the next one is asked for."""
+        fresh = tuple(key for key in self._fresh if not self._is_out(key))
+        claims = tuple(key for key in self._claims if key not in self._fresh)
+        scan = {partition: room for partition in sorted(self._scan) if (room := self.room(partition))}
+        for key in fresh:
+            del self._fresh[key]
+        self._claims.clear()
+        # Timers that come due while this load is out wait for the next one, whose claim runs after their due time.
+        self._due_taken = {key: self._due.pop(key) for key in (*claims, *fresh) if key in self._due}
+        self._scan.difference_update(scan)
+        return Wanted(claims, fresh, scan)
+
+    def wants_anything(self) -> bool:
+        """Tell whether `take_wanted` would return something."""
+        return bool(self._claims) or any(not self._is_out(key) for key in self._fresh) or any(
+            self.room(partition) for partition in self._scan)
+
+    def _is_out(self, key: InstanceKey) -> bool:
+        mem = self._instances.get(key)
+        return mem is not None and mem.turn is not None
+
+    # What came back
+
+    def merge_rows(self, rows: Iterable[QueueRow]) -> None:
+        """Let claimed or self-written rows enter. An instance that is not in memory has to be read afresh first."""
+        for row in rows:
+            if row.key.partition not in self.epochs:
+                continue
+            mem = self._instances.get(row.key)
+            if mem is None:
+                mem = self._instances[row.key] = InstanceMemory(row.key)
+            if mem.enter(row):
+                self.entered += 1
+                self._messages[row.key.partition] += 1
+            if not mem.known:
+                self.read_afresh(row.key)
+            self._consider(mem)
+
+    def merge_ceilings(self, ceilings: Mapping[InstanceKey, int | None]) -> None:
+        """Set the ceilings of the instances that were claimed."""
+        for key, ceiling in ceilings.items():
+            mem = self._instances.get(key)
+            if mem is not None:
+                self._set_ceiling(mem, ceiling)
+                self._consider(mem)
+
+    def merge_fresh(self, fresh: Iterable[FreshInstance]) -> None:
+        """Replace what was known of these instances by what was read; rows in memory stay."""
+        for found in fresh:
+            if found.key.partition not in self.epochs:
+                continue
+            mem = self._instances.get(found.key)
+            if mem is None:
+                mem = self._instances[found.key] = InstanceMemory(found.key)
+            self._history_bytes += sum(map(len, found.history)) - mem.history_size
+            mem.row, mem.history, mem.known, mem.stale = found.row, list(found.history), True, False
+            if found.row is not None and found.row.scheduled_at is not None and not found.row.history_count:
+                self.wants_timers = True  # its start is among the delayed messages
+            self._consider(mem)
+
+    def merge_timers(self, rows: Iterable[TimerRow]) -> None:
+        """Let claimed or self-written timers into the window."""
+        self.window.add(row for row in rows if row.key.partition in self.epochs)
+
+    def settle_load(self, fresh: Iterable[InstanceKey]) -> None:
+        """Give the due timers of a load their place behind the rows that it claimed; let go of what is not there."""
+        for key, timers in self._due_taken.items():
+            mem = self._instances.get(key)
+            if mem is not None:
+                known = {timer.seq for timer in mem.timers}
+                mem.timers += [timer for timer in timers if timer.seq not in known]
+                self._consider(mem)
+        self._due_taken = {}
+        for key in fresh:
+            mem = self._instances.get(key)
+            if mem is not None and mem.is_idle and (mem.row is None or mem.row.status.is_terminal):
+                self._leave(mem)
+
+    def merge_child(self, row: InstanceRow) -> None:
+        """Take in a sub-orchestration as it was committed: it has no history and need not be read."""
+        mem = self._instances.get(row.key)
+        if mem is not None:
+            self._forget_rows(mem)
+        else:
+            mem = self._instances[row.key] = InstanceMemory(row.key)
+        self._history_bytes -= mem.history_size
+        mem.row, mem.history, mem.timers, mem.known, mem.stale = row, [], [], True, False
+        self._set_ceiling(mem, None)
+        self._fresh.pop(row.key, None)
+
+    def read_afresh(self, key: InstanceKey) -> None:
+        """Have an instance read again before its next turn; its rows in memory stay."""
+        mem = self._instances.get(key)
+        if mem is not None:
+            mem.stale = True
+            self._ready.pop(key, None)
+        self._fresh[key] = None
+
+    # Turns
+
+    def next_ready(self) -> InstanceMemory | None:
+        """Remove and return the instance that has been ready longest."""
+        while self._ready:
+            key, _ = self._ready.popitem(last=False)
+            mem = self._instances.get(key)
+            if mem is not None and mem.can_run:
+                self._instances.move_to_end(key)
+                return mem
+        return None
+
+    def has_ready(self) -> bool:
+        """Tell whether an instance may run."""
+        return bool(self._ready)
+
+    def waits_for_start(self, mem: InstanceMemory) -> None:
+        """Note that an instance has rows but no start row: read it afresh, once, unless its start is not due yet."""
+        scheduled = mem.row is not None and mem.row.status is Status.PENDING and mem.row.scheduled_at is not None
+        if not mem.startless_read and not scheduled:
+            self.read_afresh(mem.key)
+            mem.startless_read = True
+
+    def put_back(self, mem: InstanceMemory, *, first: bool = False) -> None:
+        """Make an instance ready again whose turn was taken back."""
+        mem.turn = None
+        self._consider(mem)
+        if first and mem.key in self._ready:
+            self._ready.move_to_end(mem.key, last=False)
+        if mem.stale:
+            self._fresh[mem.key] = None
+
+    def unblock(self, mem: InstanceMemory) -> None:
+        """End the delay that kept an instance from running."""
+        mem.blocked = False
+        self._consider(mem)
+
+    def lose(self, key: InstanceKey) -> None:
+        """Forget what is known of an instance whose fence was lost, and have it read afresh."""
+        mem = self._instances.get(key)
+        if mem is None:
+            return
+        self._forget_rows(mem)
+        mem.turn, mem.timers, mem.known = None, [], False
+        self._set_ceiling(mem, None)
+        self.read_afresh(key)
+
+    def committed(self, checkpoint: TurnCheckpoint) -> None:
+        """Follow a turn that was committed."""
+        mem = self._instances.get(checkpoint.key)
+        if mem is None:
+            return
+        mem.turn, mem.row, mem.abandons, mem.failures = None, checkpoint.row, 0, 0
+        if checkpoint.ended or checkpoint.continued_from is not None:
+            self.window.drop_instance(checkpoint.key)
+            self._due.pop(checkpoint.key, None)
+            self._due_taken.pop(checkpoint.key, None)
+            mem.timers = []
+        if checkpoint.ended:
+            self._forget_rows(mem)
+            self._set_ceiling(mem, None)
+        else:
+            self._remove(mem, frozenset(checkpoint.consumed + checkpoint.discarded),
+                         frozenset(checkpoint.consumed_timers))
+        self._follow_history(mem, checkpoint)
+        self._consider(mem)
+        if checkpoint.ended:
+            self._leave(mem)
+        self._evict()
+
+    def discarded(self, key: InstanceKey, seqs: Iterable[int], timers: Iterable[int]) -> None:
+        """Follow rows that were deleted because no turn will ever take them."""
+        mem = self._instances.get(key)
+        if mem is not None:
+            mem.turn = None
+            self._remove(mem, frozenset(seqs), frozenset(timers))
+            self._consider(mem)
+            if mem.row is None and mem.is_idle:
+                self._leave(mem)
+
+    def _follow_history(self, mem: InstanceMemory, checkpoint: TurnCheckpoint) -> None:
+        before = mem.history_size
+        if checkpoint.ended or checkpoint.continued_from is not None:
+            mem.history = []
+        elif checkpoint.history is not None:
+            mem.append(checkpoint.history.events)
+        self._history_bytes += mem.history_size - before
+
+    def _remove(self, mem: InstanceMemory, seqs: frozenset[int], timers: frozenset[int]) -> None:
+        before = len(mem.rows)
+        mem.remove(seqs, timers)
+        if mem.key.partition in self._messages:
+            self._messages[mem.key.partition] -= before - len(mem.rows)
+
+    def _forget_rows(self, mem: InstanceMemory) -> None:
+        self._remove(mem, frozenset(row.seq for row in mem.rows), frozenset())
+
+    def _lacks_start(self, mem: InstanceMemory) -> bool:
+        row = mem.row
+        return row is not None and not row.status.is_terminal and not row.history_count and not any(
+            queued.kind == 0 and queued.execution_id == row.execution_id for queued in mem.rows)
+
+    def _consider(self, mem: InstanceMemory) -> None:
+        if mem.can_run:
+            self._ready.setdefault(mem.key)
+        else:
+            self._ready.pop(mem.key, None)
+
+    def _evict(self) -> None:
+        """Let idle instances leave, longest unused first, once there are too many or too much history."""
+        limits = self.limits
+        if len(self._instances) <= limits.instances and self._history_bytes <= limits.history_bytes:
+            return
+        victims, size = [], self._history_bytes
+        for mem in self._instances.values():
+            # A tenth more than needed, so that the next commits need not look again.
+            if len(self._instances) - len(victims) <= 0.9 * limits.instances and size <= 0.9 * limits.history_bytes:
+                break
+            if mem.is_idle and not self._is_awaited(mem.key):
+                victims.append(mem)
+                size -= mem.history_size
+        for mem in victims:
+            self._leave(mem)
+
+    def _is_awaited(self, key: InstanceKey) -> bool:
+        return key in self._due or key in self._due_taken or key in self._fresh or key in self._claims
+
+    def _leave(self, mem: InstanceMemory) -> None:
+        self._history_bytes -= mem.history_size
+        del self._instances[mem.key]
+        self._ready.pop(mem.key, None)
+        self._claims.pop(mem.key, None)
+        self._ceiled.discard(mem.key)
+
+    def _set_ceiling(self, mem: InstanceMemory, ceiling: int | None) -> None:
+        mem.ceiling = ceiling
+        if ceiling is None:
+            self._ceiled.discard(mem.key)
+        else:
+            self._ceiled.add(mem.key)

@@ -1,0 +1,159 @@
+"""The owner's committer: the only one that claims control-queue rows.
+
+Its operations run one after the other, each reply being merged into memory before the next begins; the caller (one
+loop per host) holds to that. All of them check the partition epochs that they are given, inside their transaction.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from durabletask_sql.model.checkpoints import Item, Outcome
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.messages import ActivityRow, QueueRow, TimerRow
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Items to commit in one transaction.
+
+    `epochs` holds, for each partition that this host owns, the epoch under which it believes so. Messages that go to
+    an instance in `entering` are written as held by this host and come back in `Committed.entered`; start rows of
+    new children and of continue-as-new, in partitions of ours, always are (unless `alone`); all others are written
+    with held_epoch 0. After the inserts the other rows of the instances in `claims` are claimed, and their ceilings
+    read. New timers in our partitions due before `timer_horizon` enter; new activities enter, claimed by `host_id`
+    with `claim_token`, as long as fewer than `activity_room` did. `alone` is the solo lane: it runs on a connection
+    of its own beside the committer, so nothing enters and nothing is claimed.
+    """
+
+    items: tuple[Item, ...]
+    epochs: Mapping[int, int]
+    now: int
+    host_id: int
+    claim_token: int = 0
+    activity_room: int = 0
+    timer_horizon: int = 0
+    entering: frozenset[InstanceKey] = frozenset()
+    claims: tuple[InstanceKey, ...] = ()
+    share: int = 1000
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a group did. `outcomes` are parallel to its items; rows are those that are now in this host's memory.
+
+    `children` are rows of new or replaced sub-orchestrations, as committed, in partitions of ours whose start row is
+    among `entered`: they need not be read. `ceilings` has one entry for each claimed instance: the lowest sequence
+    that is not in memory, or None. `unheld` are instances that got rows which nobody holds (their owner should be
+    woken). `lost_partitions` are no longer ours.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    entered: tuple[QueueRow, ...] = ()
+    claimed: tuple[QueueRow, ...] = ()
+    ceilings: Mapping[InstanceKey, int | None] = field(default_factory=dict)
+    timers: tuple[TimerRow, ...] = ()
+    activities: tuple[ActivityRow, ...] = ()
+    unclaimed_activities: bool = False
+    children: tuple[InstanceRow, ...] = ()
+    unheld: frozenset[InstanceKey] = frozenset()
+    lost_partitions: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to bring into memory, in one transaction.
+
+    `scan` asks, for each of its partitions, for up to so many un-held rows, oldest first, except of instances in
+    `full`; the instances found are claimed: those in `warm` as they are, all others read afresh. `claims` are
+    instances to claim that are in memory; `fresh` ones are also read afresh: row, history and the rows already held
+    at our epoch. Timers due before `timer_horizon`, at most `timer_limit`, earliest first, are claimed, and up to
+    `activity_limit` unclaimed activity tasks of the hub, oldest first, with `claim_token`.
+    """
+
+    epochs: Mapping[int, int]
+    host_id: int
+    claims: tuple[InstanceKey, ...] = ()
+    fresh: tuple[InstanceKey, ...] = ()
+    warm: frozenset[InstanceKey] = frozenset()
+    scan: Mapping[int, int] = field(default_factory=dict)
+    full: frozenset[InstanceKey] = frozenset()
+    share: int = 1000
+    timer_horizon: int = 0
+    timer_limit: int = 0
+    activity_limit: int = 0
+    claim_token: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FreshInstance:
+    """An instance read afresh: its row (None: there is no such instance) and its history rows' bytes in order."""
+
+    key: InstanceKey
+    row: InstanceRow | None
+    history: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load brought. `claimed` includes, for fresh instances, the rows that were already held at our epoch.
+
+    `scan_full` are partitions in which the scan met its limit, so that there may be more; likewise `timers_full`
+    and `activities_full`.
+    """
+
+    claimed: tuple[QueueRow, ...] = ()
+    ceilings: Mapping[InstanceKey, int | None] = field(default_factory=dict)
+    fresh: tuple[FreshInstance, ...] = ()
+    timers: tuple[TimerRow, ...] = ()
+    activities: tuple[ActivityRow, ...] = ()
+    scan_full: frozenset[int] = frozenset()
+    timers_full: bool = False
+    activities_full: bool = False
+    lost_partitions: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Where something waits that nobody holds: partitions with un-held rows or timers, and unclaimed activities."""
+
+    queue: frozenset[int] = frozenset()
+    timers: frozenset[int] = frozenset()
+    activities: bool = False
+
+
+class Committer(Protocol):
+    """The owner's writes."""
+
+    async def commit(self, group: Group) -> Committed:
+        """Commit a group; a bad item leaves it, with its outcome saying why, and the others commit.
+
+        Raises OutcomeUnknownError when a connection was lost inside the transaction: the caller must raise the epochs
+        of its partitions and drop their memory. Raises UnavailableError when nothing was sent.
+        """
+        ...
+
+    async def commit_alone(self, group: Group) -> Committed:
+        """Commit a group of one item on a connection of its own (the solo lane), beside the committer."""
+        ...
+
+    async def load(self, load: Load) -> Loaded:
+        """Claim and read. Raises as `commit` does."""
+        ...
+
+    async def poll(self, host_id: int, timer_horizon: int) -> Pending:
+        """Look, in one cheap statement without writing, whether anything waits that other processes wrote."""
+        ...
+
+    async def changed_elsewhere(self) -> bool:
+        """Tell whether another process may have written since the last call (always true where it cannot be told)."""
+        ...
+
+    async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
+        """Return the activity task with this sequence if it is still held under this claim, else None."""
+        ...
+
+    async def release_claims(self, host_id: int, tokens: Sequence[int]) -> None:
+        """Give back the activity tasks that a host claimed under these tokens (their commit's outcome was unknown)."""
+        ...

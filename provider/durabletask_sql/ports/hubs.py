@@ -1,0 +1,41 @@
+"""Task hubs: named, isolated tenants of one database."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from durabletask_sql.ports.committer import Committer
+from durabletask_sql.ports.instances import Instances
+from durabletask_sql.ports.leases import Leases
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHub:
+    """A task hub as its row says it is. The partition count never changes after creation."""
+
+    hub_id: int
+    name: str
+    partition_count: int
+
+
+class Store(Protocol):
+    """One database, opened: it finds or creates hubs, and gives the ports of each."""
+
+    async def open_hub(self, name: str, partition_count: int | None) -> TaskHub:
+        """Return the hub, created when missing with this many partitions (None: 4 on SQLite, 16 on PostgreSQL)."""
+        ...
+
+    def committer(self, hub: TaskHub) -> Committer:
+        """Return the owner's committer of a hub."""
+        ...
+
+    def instances(self, hub: TaskHub) -> Instances:
+        """Return the clients' side of a hub."""
+        ...
+
+    def leases(self, hub: TaskHub) -> Leases:
+        """Return the lease side of a hub."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is under way and close all connections."""
+        ...

@@ -1,0 +1,62 @@
+"""Work items as bytes, put together from stored bytes without parsing them."""
+
+from collections.abc import Iterable
+
+from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.protocol.framing import delimited, retag
+
+_NEW_EVENTS = b"\x22"  # OrchestratorRequest.newEvents = 4
+_ORCHESTRATOR_REQUEST = b"\x0a"  # WorkItem.orchestratorRequest = 1
+_ACTIVITY_REQUEST = b"\x12"  # WorkItem.activityRequest = 2
+_COMPLETION_TOKEN = b"\x52"  # WorkItem.completionToken = 10
+_CHUNK_EVENTS = b"\x0a"  # HistoryChunk.events = 1
+
+
+def orchestrator_request(instance_id: str, execution_id: str, past: Iterable[bytes], new_events: bytes,
+                         trace: bytes | None) -> bytes:
+    """Return a serialized OrchestratorRequest; `past` and `new_events` are framed lists.
+
+    The entity reorder window is present and zero: messages arrive exactly once and in order.
+    """
+    head = pb.OrchestratorRequest(instanceId=instance_id)
+    head.executionId.value = execution_id
+    head.entityParameters.entityMessageReorderWindow.SetInParent()
+    if trace is not None:
+        head.orchestrationTraceContext.ParseFromString(trace)
+    return b"".join((head.SerializeToString(), *past, retag(new_events, _NEW_EVENTS)))
+
+
+def activity_request(instance_id: str, execution_id: str, event: bytes) -> bytes:
+    """Return a serialized ActivityRequest made from a serialized TaskScheduled event."""
+    scheduled = pb.HistoryEvent.FromString(event)
+    task = scheduled.taskScheduled
+    request = pb.ActivityRequest(name=task.name, taskId=scheduled.eventId, tags=task.tags)
+    request.orchestrationInstance.instanceId = instance_id
+    request.orchestrationInstance.executionId.value = execution_id
+    if task.HasField("version"):
+        request.version.CopyFrom(task.version)
+    if task.HasField("input"):
+        request.input.CopyFrom(task.input)
+    if task.HasField("parentTraceContext"):
+        request.parentTraceContext.CopyFrom(task.parentTraceContext)
+    return request.SerializeToString()
+
+
+def turn_work_item(token: str, request: bytes) -> bytes:
+    """Return a serialized WorkItem with an orchestrator request."""
+    return delimited(_ORCHESTRATOR_REQUEST, request) + delimited(_COMPLETION_TOKEN, token.encode())
+
+
+def activity_work_item(token: str, request: bytes) -> bytes:
+    """Return a serialized WorkItem with an activity request."""
+    return delimited(_ACTIVITY_REQUEST, request) + delimited(_COMPLETION_TOKEN, token.encode())
+
+
+def health_ping() -> bytes:
+    """Return a serialized WorkItem that only says that the stream is alive."""
+    return pb.WorkItem(healthPing=pb.HealthPing()).SerializeToString()
+
+
+def history_chunk(events: bytes) -> bytes:
+    """Return a serialized HistoryChunk with a framed list of events."""
+    return retag(events, _CHUNK_EVENTS)

@@ -1,0 +1,251 @@
+"""The owner's committer over SQL: groups with their failure rules, loads, polls.
+
+One bad item never harms its group: what another session keeps locked leaves it as BUSY, what lost its fence as LOST,
+what the database refuses is found by halving and leaves as REFUSED. The others commit.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
+from durabletask_sql.model.checkpoints import (
+    ActivityCompletion,
+    Item,
+    Outcome,
+    OutcomeKind,
+    Quarantine,
+    TurnCheckpoint,
+)
+from durabletask_sql.model.messages import ActivityRow
+from durabletask_sql.ports.committer import Committed, Group, Load, Loaded, Pending
+from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.storage import statements as sql
+from durabletask_sql.storage.database import Database
+from durabletask_sql.storage.faults import (
+    ConflictError,
+    ConnectionLostError,
+    LockTimeoutError,
+    RefusedError,
+    ShortWriteError,
+    TransactionError,
+)
+from durabletask_sql.storage.group import GroupAttempt
+from durabletask_sql.storage.load import LoadAttempt, task_rows
+from durabletask_sql.storage.session import Reply, Session
+from durabletask_sql.storage.sqlite import SqliteSession
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS = 6
+
+
+class SqlCommitter:
+    """Implements `ports.committer.Committer` for one hub."""
+
+    def __init__(self, database: Database, hub: TaskHub) -> None:
+        """Take the lanes of this database."""
+        self._database = database
+        self._hub = hub
+        self._version = 0
+
+    async def commit(self, group: Group) -> Committed:
+        """Commit a group; a bad item leaves it, with its outcome saying why, and the others commit."""
+        return await self._database.committer.run(lambda session: self.commit_on(session, group))
+
+    async def commit_alone(self, group: Group) -> Committed:
+        """Commit a group of one item on a connection of its own, beside the committer."""
+        return await self._database.solo.run(lambda session: self.commit_on(session, replace(group, alone=True)))
+
+    def commit_on(self, session: Session, group: Group) -> Committed:
+        """Commit a group on this session, on this thread."""
+        return GroupCommit(session, self._hub.hub_id, one_writer=self._database.is_sqlite).commit(group)
+
+    async def load(self, load: Load) -> Loaded:
+        """Claim and read."""
+        return await self._database.committer.run(lambda session: self.load_on(session, load))
+
+    def load_on(self, session: Session, load: Load) -> Loaded:
+        """Claim and read on this session, on this thread."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return LoadAttempt(session, self._hub.hub_id, load).run()
+            except ConnectionLostError as error:
+                raise _unknown(error) from error
+            except (LockTimeoutError, ConflictError) as error:
+                _log.warning("a load is repeated (%d of %d): %s", attempt + 1, _ATTEMPTS, error)
+            except TransactionError as error:
+                raise UnavailableError(str(error)) from error
+        message = "a load met locks of other sessions too often"
+        raise UnavailableError(message)
+
+    async def poll(self, host_id: int, timer_horizon: int) -> Pending:
+        """Look, in one cheap statement without writing, whether anything waits that other processes wrote."""
+        rows = await self._database.readers.run(lambda session: _asked(session.ask(
+            sql.PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon)))
+        return Pending(frozenset(partition for kind, partition in rows if kind == "queue"),
+                       frozenset(partition for kind, partition in rows if kind == "timers"),
+                       any(kind == "tasks" for kind, _ in rows))
+
+    async def changed_elsewhere(self) -> bool:
+        """Tell whether another process may have written since the last call."""
+        if not self._database.is_sqlite:
+            return True
+        version = await self._database.committer.run(_data_version)
+        changed, self._version = version != self._version, version
+        return changed
+
+    async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
+        """Return the activity task with this sequence if it is still held under this claim, else None."""
+        rows = await self._database.readers.run(lambda session: _asked(session.ask(
+            sql.FIND_TASK, [(partition, seq)], hub=self._hub.hub_id, claim=token)))
+        return next(iter(task_rows(Reply(rows))), None)
+
+    async def release_claims(self, host_id: int, tokens: Sequence[int]) -> None:
+        """Give back the activity tasks that a host claimed under these tokens."""
+        if tokens:
+            rows = [(token,) for token in tokens]
+            await self._database.committer.run(lambda session: session.ask(
+                sql.RELEASE_TASKS, rows, hub=self._hub.hub_id, owner=host_id))
+
+
+class GroupCommit:
+    """The failure rules around attempts at one group."""
+
+    def __init__(self, session: Session, hub_id: int, *, one_writer: bool) -> None:
+        """Work on this session."""
+        self._session = session
+        self._hub = hub_id
+        self._one_writer = one_writer
+
+    def commit(self, group: Group) -> Committed:
+        """Commit what can be committed; return an outcome for every item."""
+        outcomes: dict[int, Outcome] = {}
+        active = list(range(len(group.items)))
+        failure: TransactionError | None = None
+        for _ in range(_ATTEMPTS):
+            part = replace(group, items=tuple(group.items[at] for at in active))
+            if not part.items and not part.claims:
+                return Committed(_in_order(outcomes))
+            try:
+                done = GroupAttempt(self._session, self._hub, part, one_writer=self._one_writer).run()
+            except ConnectionLostError as error:
+                raise _unknown(error) from error
+            except (LockTimeoutError, ShortWriteError) as error:
+                failure = error
+                leaving = self._find_leaving(part, error)
+                if not leaving:
+                    continue
+                outcomes.update({active[at]: outcome for at, outcome in leaving.items()})
+                active = [number for at, number in enumerate(active) if at not in leaving]
+            except ConflictError as error:
+                _log.error("a group commit is repeated after a deadlock or serialization failure: %s", error)
+                failure = error
+            except RefusedError as error:
+                failure = error
+                break
+            else:
+                outcomes.update(zip(active, done.outcomes, strict=True))
+                return replace(done, outcomes=_in_order(outcomes))
+        return self._after_failure(group, active, outcomes, failure)
+
+    def _after_failure(self, group: Group, active: list[int], outcomes: dict[int, Outcome],
+                       failure: TransactionError | None) -> Committed:
+        """One item: it is at fault. More: each half on its own, until the bad one is alone."""
+        if len(active) <= 1:
+            kind = OutcomeKind.REFUSED if isinstance(failure, RefusedError) else OutcomeKind.BUSY
+            outcomes.update({at: Outcome(kind, str(failure)) for at in active})
+            return Committed(_in_order(outcomes))
+        middle, halves = len(active) // 2, list[Committed]()
+        for number, numbers in enumerate((active[:middle], active[middle:])):
+            claims = group.claims if number else ()
+            part = replace(group, items=tuple(group.items[at] for at in numbers), claims=claims)
+            try:
+                halves.append(self.commit(part))
+            except UnavailableError as error:
+                if halves:
+                    message = f"a part of a group was committed, the rest was not: {error}"
+                    raise OutcomeUnknownError(message) from error
+                raise
+            outcomes.update(zip(numbers, halves[-1].outcomes, strict=True))
+        return _joined(halves, _in_order(outcomes))
+
+    def _find_leaving(self, group: Group, error: LockTimeoutError | ShortWriteError) -> dict[int, Outcome]:
+        """Return the items that an attempt failed for, with their outcomes; none: the attempt is simply repeated."""
+        kind = OutcomeKind.BUSY if isinstance(error, LockTimeoutError) else OutcomeKind.LOST
+        cause = Outcome(kind, str(error))
+        match error.table:
+            case "instances" if isinstance(error, LockTimeoutError):
+                # Who holds a key that is not visible cannot be told: all that create instances leave.
+                return {at: cause for at, item in enumerate(group.items)
+                        if isinstance(item, TurnCheckpoint) and item.children}
+            case "partitions":
+                free = self._present(sql.LOCK_FREE_PARTITIONS, [(partition,) for partition in sorted(group.epochs)])
+                return {at: cause for at, item in enumerate(group.items)
+                        if item.key.partition in group.epochs and (item.key.partition,) not in free}
+            case "control_queue" | "timers" | "activity_queue" as table:
+                keys = {at: keys_of(item, table) for at, item in enumerate(group.items)}
+                every = sorted({key for found in keys.values() for key in found})
+                statement = sql.LOCK_TASKS if table == "activity_queue" else (
+                    sql.LOCK_QUEUE_KEYS if kind is OutcomeKind.BUSY else sql.READ_QUEUE_KEYS)[table]
+                free = self._present(statement, every)
+                return {at: cause for at, found in keys.items() if any(key not in free for key in found)}
+            case _:
+                return {}
+
+    def _present(self, statement: sql.Statement, keys: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
+        """Ask, in a transaction of its own, which keys are there and free."""
+        if not keys:
+            return set()
+        try:
+            self._session.begin()
+            rows = self._session.ask(statement, keys, hub=self._hub)
+            self._session.rollback()
+        except ConnectionLostError as error:
+            message = f"the connection was lost before anything was written: {error}"
+            raise UnavailableError(message) from error
+        return {row[:len(keys[0])] for row in rows}
+
+
+def keys_of(item: Item, table: str) -> list[tuple[int, ...]]:
+    """Return the keys of a queue that an item needs."""
+    partition = item.key.partition
+    match item:
+        case TurnCheckpoint():
+            seqs = {"control_queue": item.consumed, "timers": item.consumed_timers}.get(table, ())
+        case ActivityCompletion():
+            seqs = (item.seq,) if table == "activity_queue" else ()
+        case Quarantine():
+            task = (item.activity[0],) if item.activity is not None else ()
+            seqs = {"control_queue": item.seqs, "timers": item.timers, "activity_queue": task}.get(table, ())
+        case _:
+            seqs = ()
+    return [(partition, seq) for seq in seqs]
+
+
+def _in_order(outcomes: dict[int, Outcome]) -> tuple[Outcome, ...]:
+    return tuple(outcomes[at] for at in sorted(outcomes))
+
+
+def _joined(parts: Sequence[Committed], outcomes: tuple[Outcome, ...]) -> Committed:
+    ceilings = {key: value for part in parts for key, value in part.ceilings.items()}
+    return Committed(
+        outcomes, tuple(row for part in parts for row in part.entered),
+        tuple(row for part in parts for row in part.claimed), ceilings,
+        tuple(row for part in parts for row in part.timers), tuple(row for part in parts for row in part.activities),
+        any(part.unclaimed_activities for part in parts), tuple(row for part in parts for row in part.children),
+        frozenset(key for part in parts for key in part.unheld),
+        frozenset(partition for part in parts for partition in part.lost_partitions))
+
+
+def _unknown(error: ConnectionLostError) -> OutcomeUnknownError | UnavailableError:
+    return OutcomeUnknownError(str(error)) if error.sent else UnavailableError(str(error))
+
+
+def _asked(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    return rows
+
+
+def _data_version(session: Session) -> int:
+    assert isinstance(session, SqliteSession)
+    return session.data_version()

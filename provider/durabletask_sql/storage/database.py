@@ -1,0 +1,59 @@
+"""A database that is open: its kind, its lanes of threads, its clock."""
+
+import time
+
+from durabletask_sql.storage.dialect import PostgresCompiler, SqliteCompiler
+from durabletask_sql.storage.lanes import Lane
+from durabletask_sql.storage.postgres import PostgresSession
+from durabletask_sql.storage.session import Session
+from durabletask_sql.storage.sqlite import SqliteSession
+from durabletask_sql.storage.url import SQLITE, DatabaseUrl
+
+_CLIENT_THREADS = 4
+_READ_THREADS = 2
+_BLOCKED_THREADS = 8
+
+
+class Database:
+    """The lanes of one database.
+
+    On SQLite one thread writes for the whole process, so that its writers never contend; `committer`, `clients`,
+    `leases` and `solo` are the same lane there. On PostgreSQL each has threads and connections of its own, and
+    `blocked` takes what another session keeps waiting.
+    """
+
+    def __init__(self, url: DatabaseUrl, *, idle_timeout_ms: int, allow_unsafe: bool) -> None:
+        """Prepare the lanes; connections are opened when they are first needed."""
+        self.url = url
+        self.is_sqlite = url.dialect == SQLITE
+        if self.is_sqlite:
+            compiler = SqliteCompiler()
+            writer: Lane[Session] = Lane("writer", 1, lambda: SqliteSession(url.location, compiler, writer=True))
+            self.committer = self.clients = self.leases = self.solo = self.blocked = writer
+            self.readers: Lane[Session] = Lane(
+                "reader", _READ_THREADS, lambda: SqliteSession(url.location, compiler, writer=False))
+            self._lanes = (writer, self.readers)
+        else:
+            shared = PostgresCompiler()
+
+            def open_session() -> Session:
+                return PostgresSession(url.location, shared, shown=url.shown, idle_timeout_ms=idle_timeout_ms,
+                                       allow_unsafe=allow_unsafe)
+
+            self.committer = Lane("committer", 1, open_session)
+            self.clients = Lane("client", _CLIENT_THREADS, open_session)
+            self.blocked = Lane("blocked", _BLOCKED_THREADS, open_session)
+            self.leases = Lane("lease", 1, open_session)
+            self.solo = Lane("solo", _CLIENT_THREADS, open_session)
+            self.readers = Lane("reader", _READ_THREADS, open_session)
+            self._lanes = (self.committer, self.clients, self.blocked, self.leases, self.solo, self.readers)
+
+    async def close(self) -> None:
+        """Finish what is under way and close all connections."""
+        for lane in self._lanes:
+            await lane.close()
+
+
+def process_time() -> int:
+    """Return this process's clock in microseconds UTC: the database's time on SQLite."""
+    return time.time_ns() // 1_000

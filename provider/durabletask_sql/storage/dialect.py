@@ -1,0 +1,184 @@
+"""The one module that names SQL dialects: how a statement built once with SQLAlchemy Core reaches a raw driver.
+
+A statement may work on a batch of rows, its *source*: `v`, with an `ord` column that numbers them. On PostgreSQL it is
+unnest over array parameters; on SQLite a VALUES list, padded with NULL rows to a few sizes so that the texts stay
+cached (a join or `ord IS NOT NULL` passes the padding over). Texts are compiled once and run without SQLAlchemy.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    column,
+    func,
+    literal_column,
+    select,
+    tuple_,
+)
+from sqlalchemy import values as sql_values
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.sql import Executable
+from sqlalchemy.sql.dml import Delete, Insert
+from sqlalchemy.sql.selectable import CTE, FromClause
+from sqlalchemy.types import TypeEngine
+
+BIGINT, INTEGER, SMALLINT, TEXT, BYTES = BigInteger(), Integer(), SmallInteger(), Text(), LargeBinary()
+_ZERO, _ONE = literal_column("0", INTEGER), literal_column("1", INTEGER)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+Row = Sequence[object]
+Build = Callable[[FromClause], Executable]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statement:
+    """A statement, built once for each dialect (and, on SQLite, each size of its source).
+
+    `table` is what it touches, for telling which one a lock timeout met. `columns` describe the source, if it has one.
+    `counted`: it is a delete or an insert that must touch as many rows as its source has, else it fails.
+    """
+
+    table: str
+    build: Build
+    columns: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)
+    counted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A statement as a driver takes it. `before` and `after` name the scalars around a SQLite VALUES list."""
+
+    text: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    size: int = 0
+
+
+def no_source(build: Callable[[], Executable]) -> Build:
+    """Return the builder of a statement that works on scalars alone."""
+    return lambda _: build()
+
+
+def unindexed(col: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a column in a form that no index serves, so that the planner takes the one meant for the statement."""
+    return col + _ZERO
+
+
+def keyed(table: Table, v: FromClause) -> ColumnElement[bool]:
+    """Return the condition that a queue row's (partition, seq) is in the source, in the form that finds it by key."""
+    if isinstance(v, CTE):  # SQLite, where `seq` alone is the key
+        return and_(unindexed(table.c.hub_id) == bindparam("hub", type_=INTEGER),
+                    unindexed(table.c.partition).in_(select(v.c.partition)), table.c.seq.in_(select(v.c.seq)))
+    return and_(table.c.hub_id == bindparam("hub", type_=INTEGER),
+                tuple_(table.c.partition, table.c.seq).in_(select(v.c.partition, v.c.seq)))
+
+
+def insert_new(table: Table, v: FromClause) -> Insert:
+    """Return an insert that passes over keys which exist (on SQLite, under the write lock, none can)."""
+    return table.insert() if isinstance(v, CTE) else postgres_insert(table).on_conflict_do_nothing()
+
+
+class PostgresCompiler:
+    """Compiles for psycopg 3: binary parameters, every one cast, so that a text is always the same statement."""
+
+    def __init__(self) -> None:
+        """Begin with nothing compiled."""
+        self._dialect = PGDialect_psycopg()
+        self._cache: dict[Statement, Compiled] = {}
+
+    def compile(self, statement: Statement) -> Compiled:
+        """Return the statement's text with `%(name)b` parameters."""
+        found = self._cache.get(statement)
+        if found is None:
+            built = statement.build(self._source(statement))
+            if statement.counted:
+                assert isinstance(built, Delete | Insert)
+                # Raises by itself: COMMIT is in the same flush, a count read in Python would come too late.
+                gone = built.returning(_ONE.label("one")).cte("gone")
+                counted = select(func.count()).select_from(gone).scalar_subquery()
+                built = select(_ONE / case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
+            text = str(built.compile(dialect=self._dialect))
+            found = self._cache[statement] = Compiled(re.sub(r"%\((\w+)\)s", r"%(\1)b", text))
+        return found
+
+    def parameters(self, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]) -> dict[str, object]:
+        """Return the arrays of a batch, one a column, and the scalars."""
+        named = dict(scalars)
+        if statement.columns:
+            arrays = zip(*rows, strict=True)
+            named.update((f"v_{name}", list(array)) for name, array in zip(statement.columns, arrays, strict=True))
+        if statement.counted:
+            named["expected"] = len(rows)
+        return named
+
+    @staticmethod
+    def _source(statement: Statement) -> FromClause:
+        if not statement.columns:
+            return select(_ONE).subquery()
+        arrays = [bindparam(f"v_{name}", type_=ARRAY(kind)) for name, kind in statement.columns.items()]
+        columns = [column(name, kind) for name, kind in statement.columns.items()]
+        return func.unnest(*arrays).table_valued(*columns, with_ordinality="ord", name="v").render_derived()
+
+
+class SqliteCompiler:
+    """Compiles for the standard library's sqlite3: one text for each size of the source."""
+
+    def __init__(self) -> None:
+        """Begin with nothing compiled."""
+        self._dialect = SQLiteDialect_pysqlite()
+        self._cache: dict[tuple[Statement, int], Compiled] = {}
+
+    def compile(self, statement: Statement, rows: int) -> Compiled:
+        """Return the text for at least so many rows."""
+        size = next(size for size in SIZES if size >= rows) if statement.columns else 0
+        found = self._cache.get((statement, size))
+        if found is None:
+            found = self._cache[statement, size] = self._compile(statement, size)
+        return found
+
+    def _compile(self, statement: Statement, size: int) -> Compiled:
+        built = statement.build(self._source(statement, size))
+        compiled = built.compile(dialect=self._dialect)
+        names = list(compiled.positiontup or ())
+        inside = [at for at, name in enumerate(names) if name.startswith("v_")]
+        first, last = (inside[0], inside[-1] + 1) if inside else (len(names), len(names))
+        assert len(inside) == last - first == size * (len(statement.columns) + 1 if statement.columns else 0)
+        return Compiled(str(compiled), tuple(names[:first]), tuple(names[last:]), size)
+
+    @staticmethod
+    def parameters(compiled: Compiled, columns: int, rows: Sequence[Row],
+                   scalars: Mapping[str, object]) -> list[object]:
+        """Return the flat parameter list: scalars, numbered rows, padding, scalars."""
+        flat = [scalars[name] for name in compiled.before]
+        for number, row in enumerate(rows, 1):
+            flat.append(number)
+            flat.extend(row)
+        if compiled.size:
+            flat.extend([None] * ((compiled.size - len(rows)) * (columns + 1)))
+        flat.extend(scalars[name] for name in compiled.after)
+        return flat
+
+    @staticmethod
+    def _source(statement: Statement, size: int) -> FromClause:
+        if not statement.columns:
+            return select(_ONE).subquery()
+        columns = {"ord": BIGINT, **statement.columns}
+        data = [tuple(bindparam(f"v_{number}_{name}", type_=kind) for name, kind in columns.items())
+                for number in range(size)]
+        listed = sql_values(*(column(name, kind) for name, kind in columns.items()), name="v").data(data)
+        return listed.cte("v")

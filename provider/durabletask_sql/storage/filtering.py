@@ -1,0 +1,121 @@
+"""Which items of a group still hold their fences: a pure function of what was locked and read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from durabletask_sql.model.checkpoints import (
+    COMMITTED,
+    ActivityCompletion,
+    Discard,
+    NewChild,
+    Outcome,
+    OutcomeKind,
+    Quarantine,
+    TurnCheckpoint,
+)
+from durabletask_sql.model.creation import CHILD_POLICY, Decision
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.status import Status
+from durabletask_sql.ports.committer import Group
+
+
+class Fence(NamedTuple):
+    """What a locking read says of an instance."""
+
+    row_version: int
+    status: Status
+    execution_id: str
+    generation: int
+
+
+Task = tuple[int, int]  # partition, sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a group locked and read. A key in a plain mapping and not in the locked one is locked by another session."""
+
+    partitions: frozenset[int]  # of those this group names: the ones that are ours, under the epoch that it gives
+    locked: Mapping[InstanceKey, Fence]
+    plain: Mapping[InstanceKey, Fence]
+    locked_tasks: Mapping[Task, int]
+    plain_tasks: Mapping[Task, int]
+
+
+@dataclass(slots=True)
+class Kept:
+    """What the filter lets through. `children` says what becomes of each child of each kept turn."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    created: list[NewChild] = field(default_factory=list)
+    replaced: list[tuple[NewChild, Fence]] = field(default_factory=list)
+    refused: list[NewChild] = field(default_factory=list)
+
+
+def filter_items(group: Group, read: Read) -> Kept:
+    """Return an outcome for each item: COMMITTED for those that stay, LOST or BUSY with the cause for the others."""
+    kept, taken = Kept(), set[InstanceKey]()
+    for item in group.items:
+        match item:
+            case TurnCheckpoint():
+                outcome = _check_turn(item, read)
+            case ActivityCompletion():
+                outcome = _check_task((item.key.partition, item.seq), item.token, read)
+            case Quarantine(activity=(seq, token)):
+                outcome = _check_task((item.key.partition, seq), token, read)
+            case Discard() | Quarantine():
+                outcome = COMMITTED if item.key.partition in read.partitions else _lost("its partition is not ours")
+        if outcome is COMMITTED and isinstance(item, TurnCheckpoint):
+            for child in item.children:
+                _resolve(child, read, taken, kept)
+        kept.outcomes.append(outcome)
+    return kept
+
+
+def _lost(cause: str) -> Outcome:
+    return Outcome(OutcomeKind.LOST, cause)
+
+
+def _check_turn(item: TurnCheckpoint, read: Read) -> Outcome:
+    if item.key.partition not in read.partitions:
+        return _lost("its partition is not ours")
+    there, locked = read.plain.get(item.key), read.locked.get(item.key)
+    if there is None or there.row_version != item.expected_version:
+        found = "gone" if there is None else f"at version {there.row_version}"
+        return _lost(f"the instance is {found}, the turn expects version {item.expected_version}")
+    if locked is None:
+        return Outcome(OutcomeKind.BUSY, "the instance's row is locked by another session")
+    if locked.row_version != item.expected_version:
+        return _lost("the instance changed while it was locked")
+    for child in item.children:
+        if child.row.key in read.plain and child.row.key not in read.locked:
+            return Outcome(OutcomeKind.BUSY, f"the child '{child.row.instance_id}' is locked by another session")
+    return COMMITTED
+
+
+def _check_task(task: Task, token: int, read: Read) -> Outcome:
+    there, locked = read.plain_tasks.get(task), read.locked_tasks.get(task)
+    if there is None or there != token:
+        return _lost("the activity task is gone or claimed anew")
+    if locked is None:
+        return Outcome(OutcomeKind.BUSY, "the activity task's row is locked by another session")
+    return COMMITTED if locked == token else _lost("the activity task was claimed anew")
+
+
+def _resolve(child: NewChild, read: Read, taken: set[InstanceKey], kept: Kept) -> None:
+    """A free id is created, an ended instance replaced, a live one left alone and its would-be parent told (S-102)."""
+    key = child.row.key
+    existing = read.locked.get(key)
+    if key in taken:
+        kept.refused.append(child)
+        return
+    decision = CHILD_POLICY.decide(existing.status if existing is not None else None)
+    if decision is Decision.REFUSE:
+        kept.refused.append(child)
+        return
+    taken.add(key)
+    if existing is None:
+        kept.created.append(child)
+    else:
+        kept.replaced.append((child, existing))

@@ -1,0 +1,340 @@
+"""One attempt at a group commit: lock and read, filter, write, claim, commit. Two flushes on PostgreSQL.
+
+Tables are written in the fixed order instances, activity_queue, control_queue, timers, history, payloads, and inside
+a table by key.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from durabletask_sql.model.checkpoints import (
+    ActivityCompletion,
+    Discard,
+    OutcomeKind,
+    Quarantine,
+    TurnCheckpoint,
+)
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.messages import ActivityRow, MessageKind, NewActivity, NewMessage, NewTimer, QueueRow, TimerRow
+from durabletask_sql.model.status import Status
+from durabletask_sql.ports.committer import Committed, Group
+from durabletask_sql.storage import statements as sql
+from durabletask_sql.storage.codec import encode_instance, encode_text
+from durabletask_sql.storage.dialect import Row, Statement
+from durabletask_sql.storage.filtering import Fence, Kept, Read, filter_items
+from durabletask_sql.storage.session import Reply, Session
+
+INPUT, OUTPUT = 0, 1
+
+
+@dataclass(slots=True)
+class Writes:
+    """The rows that a group writes, a list a statement."""
+
+    updated: list[InstanceRow] = field(default_factory=list)
+    inserted: list[InstanceRow] = field(default_factory=list)
+    payloads: list[Row] = field(default_factory=list)
+    old_executions: list[Row] = field(default_factory=list)
+    done_tasks: list[Row] = field(default_factory=list)
+    new_tasks: list[NewActivity] = field(default_factory=list)
+    unclaimed: list[InstanceKey] = field(default_factory=list)
+    consumed: list[Row] = field(default_factory=list)
+    dropped: list[Row] = field(default_factory=list)
+    swept: list[InstanceKey] = field(default_factory=list)
+    messages: list[tuple[NewMessage, bool]] = field(default_factory=list)  # with: enters whatever `entering` says
+    fired: list[Row] = field(default_factory=list)
+    dropped_timers: list[Row] = field(default_factory=list)
+    swept_timers: list[InstanceKey] = field(default_factory=list)
+    timers: list[NewTimer] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
+    aside: dict[str, list[Row]] = field(default_factory=dict)
+    children: list[InstanceRow] = field(default_factory=list)
+
+
+class GroupAttempt:
+    """A group on its way through one transaction. The session's errors pass through; nothing remains of it then."""
+
+    def __init__(self, session: Session, hub_id: int, group: Group, *, one_writer: bool) -> None:
+        """Take the parts. `one_writer`: the transaction holds the only write lock, so plain reads lock."""
+        self._session = session
+        self._hub = hub_id
+        self._group = group
+        self._one_writer = one_writer
+
+    def run(self) -> Committed:
+        """Commit what still holds its fence; return what became of each item."""
+        group = self._group
+        self._session.begin(lock_timeout_ms=50 if group.alone else None)
+        read = self._lock_and_read()
+        kept = filter_items(group, read)
+        writes = plan(group, kept)
+        if all(outcome.kind is not OutcomeKind.COMMITTED for outcome in kept.outcomes) and not group.claims:
+            self._session.rollback()
+            return Committed(tuple(kept.outcomes), lost_partitions=self._lost(read))
+        claims = [key for key in group.claims if key.partition in read.partitions and key not in set(writes.swept)]
+        sent = self._write(writes, read, claims)
+        self._session.commit()
+        return self._committed(kept, writes, read, sent)
+
+    def _lost(self, read: Read) -> frozenset[int]:
+        return frozenset(self._named_partitions()) - read.partitions
+
+    def _named_partitions(self) -> list[int]:
+        """The partitions whose epoch this group depends on: those of its items, targets and claims that are ours."""
+        group, named = self._group, set[int]()
+        for item in group.items:
+            if not isinstance(item, ActivityCompletion):
+                named.add(item.key.partition)
+            if isinstance(item, TurnCheckpoint):
+                named.update(child.row.partition for child in item.children)
+                named.update(timer.key.partition for timer in item.timers)
+        named.update(key.partition for key in group.entering)
+        named.update(key.partition for key in group.claims)
+        return sorted(named & group.epochs.keys())
+
+    # Flush 1
+
+    def _lock_and_read(self) -> Read:
+        group, session = self._group, self._session
+        instances, tasks = set[InstanceKey](), set[tuple[int, int]]()
+        for item in group.items:
+            if isinstance(item, TurnCheckpoint):
+                instances.add(item.key)
+                instances.update(child.row.key for child in item.children)
+            elif isinstance(item, ActivityCompletion):
+                tasks.add((item.key.partition, item.seq))
+            elif isinstance(item, Quarantine) and item.activity is not None:
+                tasks.add((item.key.partition, item.activity[0]))
+        partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in self._named_partitions()])
+        keys, task_keys = sorted(instances), sorted(tasks)
+        locked = self._send(sql.READ_FENCES if self._one_writer else sql.LOCK_FENCES, keys)
+        locked_tasks = self._send(sql.READ_TASKS if self._one_writer else sql.LOCK_TASKS, task_keys)
+        plain = locked if self._one_writer else self._send(sql.READ_FENCES, keys)
+        plain_tasks = locked_tasks if self._one_writer else self._send(sql.READ_TASKS, task_keys)
+        session.flush()
+        ours = frozenset(partition for partition, owner, epoch in partitions.rows
+                         if owner == group.host_id and epoch == group.epochs.get(partition))
+        return Read(ours, _fences(locked), _fences(plain), _tokens(locked_tasks), _tokens(plain_tasks))
+
+    def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
+        """Send a batch; a statement without rows is not sent."""
+        listed = list(rows)
+        return self._session.send(statement, listed, hub=self._hub, **scalars) if listed else Reply()
+
+    # Flush 2
+
+    def _write(self, writes: Writes, read: Read, claims: list[InstanceKey]) -> "Sent":
+        group = self._group
+        executions = writes.old_executions
+        self._send(sql.UPDATE_INSTANCES, [encode_instance(row) for row in sorted(writes.updated, key=_row_key)])
+        self._send(sql.INSERT_INSTANCES, [encode_instance(row) for row in sorted(writes.inserted, key=_row_key)])
+        for statement, rows in ((sql.ASIDE_TASKS, "activity_queue"), (sql.ASIDE_MESSAGES, "control_queue"),
+                                (sql.ASIDE_TIMERS, "timers")):
+            self._send(statement, sorted(writes.aside.get(rows, [])), now=group.now)
+        self._send(sql.DELETE_TASKS, sorted(writes.done_tasks))
+        self._send(sql.SWEEP_UNCLAIMED, sorted(writes.unclaimed))
+        tasks, task_rows = self._plan_tasks(writes)
+        task_reply = self._send(sql.INSERT_TASKS, task_rows)
+        self._send(sql.DELETE_MESSAGES, sorted(writes.consumed))
+        self._send(sql.DROP_MESSAGES, sorted(writes.dropped))
+        self._send(sql.SWEEP_MESSAGES, sorted(writes.swept))
+        messages, message_rows = self._plan_messages(writes, read)
+        message_reply = self._send(sql.INSERT_MESSAGES, message_rows)
+        self._send(sql.DELETE_TIMERS, sorted(writes.fired))
+        self._send(sql.DROP_TIMERS, sorted(writes.dropped_timers))
+        self._send(sql.SWEEP_TIMERS, sorted(writes.swept_timers))
+        timer_rows = [self._timer_row(timer, read) for timer in writes.timers]
+        timer_reply = self._send(sql.INSERT_TIMERS, timer_rows)
+        self._send(sql.DELETE_HISTORY, executions)
+        self._send(sql.INSERT_HISTORY, writes.history)
+        self._send(sql.DELETE_PAYLOADS, executions)
+        self._send(sql.INSERT_PAYLOADS, writes.payloads)
+        epochs = [(*key, group.epochs[key.partition]) for key in claims]
+        claimed = self._send(sql.CLAIM, epochs, share=group.share)
+        ceilings = self._send(sql.CEILINGS, epochs)
+        return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
+
+    def _plan_tasks(self, writes: Writes) -> tuple[list[tuple[NewActivity, bool]], list[Row]]:
+        """Say which new activities are born claimed: as many as this host has room for."""
+        planned = [(task, number < self._group.activity_room) for number, task in enumerate(writes.new_tasks)]
+        owner, token = self._group.host_id, self._group.claim_token
+        return planned, [(*task.key, task.execution_id, task.task_id, task.name, task.version,
+                          owner if mine else 0, token if mine else 0, task.event) for task, mine in planned]
+
+    def _plan_messages(self, writes: Writes, read: Read) -> tuple[list[tuple[NewMessage, int]], list[Row]]:
+        """Say which new messages this host holds. One for an instance that ends in this group is not written."""
+        group, ended = self._group, set(writes.swept) - {child.key for child in writes.children}
+        planned = []
+        for message, enters in writes.messages:
+            if message.key in ended:
+                continue
+            ours = message.key.partition in read.partitions and not group.alone
+            held = group.epochs[message.key.partition] if ours and (enters or message.key in group.entering) else 0
+            planned.append((message, held))
+        return planned, [(*message.key, message.execution_id, int(message.kind), held, message.events)
+                         for message, held in planned]
+
+    def _timer_row(self, timer: NewTimer, read: Read) -> Row:
+        group = self._group
+        held = (timer.key.partition in read.partitions and timer.fire_at <= group.timer_horizon and not group.alone)
+        return (*timer.key, timer.execution_id, int(timer.kind), timer.fire_at,
+                group.epochs[timer.key.partition] if held else 0, timer.events)
+
+    def _committed(self, kept: Kept, writes: Writes, read: Read, sent: "Sent") -> Committed:
+        group = self._group
+        entered, unheld = sent.entered()
+        ceilings: dict[InstanceKey, int | None] = dict.fromkeys(sent.claims)
+        ceilings.update({InstanceKey(partition, instance): seq for partition, instance, seq in sent.ceilings.rows})
+        ours = {row.key for row in entered if row.kind is MessageKind.START}
+        return Committed(
+            outcomes=tuple(kept.outcomes), entered=entered, claimed=queue_rows(sent.claimed), ceilings=ceilings,
+            timers=sent.held_timers(writes.timers), activities=sent.born_claimed(group.claim_token),
+            unclaimed_activities=any(not mine for _, mine in sent.tasks),
+            children=tuple(child for child in writes.children if child.key in ours),
+            unheld=unheld, lost_partitions=self._lost(read))
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent in the second flush and has to be matched with its replies: sequences come in list order."""
+
+    tasks: list[tuple[NewActivity, bool]]
+    task_reply: Reply
+    messages: list[tuple[NewMessage, int]]
+    message_reply: Reply
+    timer_rows: list[Row]
+    timer_reply: Reply
+    claims: list[InstanceKey]
+    claimed: Reply
+    ceilings: Reply
+
+    def entered(self) -> tuple[tuple[QueueRow, ...], frozenset[InstanceKey]]:
+        """Return the rows that this host holds now, and the instances that got rows which nobody holds."""
+        rows, unheld = [], set()
+        for seq, (message, held) in zip(_seqs(self.message_reply), self.messages, strict=True):
+            if held:
+                rows.append(QueueRow(seq, message.key, message.execution_id, message.kind, message.events))
+            else:
+                unheld.add(message.key)
+        return tuple(rows), frozenset(unheld)
+
+    def born_claimed(self, token: int) -> tuple[ActivityRow, ...]:
+        """Return the new activity tasks that this host has claimed."""
+        return tuple(ActivityRow(seq, task.key, task.execution_id, task.task_id, task.name, task.version, task.event,
+                                 token)
+                     for seq, (task, mine) in zip(_seqs(self.task_reply), self.tasks, strict=True) if mine)
+
+    def held_timers(self, timers: list[NewTimer]) -> tuple[TimerRow, ...]:
+        """Return the new timers that this host holds."""
+        return tuple(TimerRow(seq, timer.key, timer.execution_id, timer.kind, timer.fire_at, timer.events)
+                     for seq, timer, row in zip(_seqs(self.timer_reply), timers, self.timer_rows, strict=True)
+                     if row[-2])
+
+
+def plan(group: Group, kept: Kept) -> Writes:
+    """Turn the items that stay into rows to write."""
+    writes = Writes()
+    for item, outcome in zip(group.items, kept.outcomes, strict=True):
+        if outcome.kind is not OutcomeKind.COMMITTED:
+            continue
+        match item:
+            case TurnCheckpoint():
+                _plan_turn(writes, item)
+            case ActivityCompletion():
+                writes.done_tasks.append((item.key.partition, item.seq))
+                if item.message is not None:
+                    writes.messages.append((item.message, False))
+            case Discard():
+                writes.dropped += [(item.key.partition, seq) for seq in item.seqs]
+                writes.dropped_timers += [(item.key.partition, seq) for seq in item.timers]
+            case Quarantine():
+                _plan_quarantine(writes, item)
+    _plan_children(writes, kept)
+    return writes
+
+
+def _plan_turn(writes: Writes, item: TurnCheckpoint) -> None:
+    partition, instance_id = item.key
+    writes.updated.append(item.row)
+    writes.consumed += [(partition, seq) for seq in item.consumed]
+    writes.dropped += [(partition, seq) for seq in item.discarded]
+    writes.fired += [(partition, seq) for seq in item.consumed_timers]
+    writes.messages += [(message, message.kind is MessageKind.START) for message in item.messages]
+    writes.timers += item.timers
+    writes.new_tasks += item.activities
+    if item.history is not None:
+        writes.history.append((partition, instance_id, item.history.execution_id, item.history.first_sequence,
+                               item.history.count, item.history.events))
+    if item.ended:
+        writes.swept.append(item.key)
+    if item.ended or item.continued_from is not None:
+        writes.swept_timers.append(item.key)
+    if item.drop_unclaimed:
+        writes.unclaimed.append(item.key)
+    if item.continued_from is not None:
+        writes.old_executions.append((partition, instance_id, item.continued_from))
+        _payload(writes, item.row, INPUT, item.new_input)
+    _payload(writes, item.row, OUTPUT, item.output)
+
+
+def _payload(writes: Writes, row: InstanceRow, payload_id: int, text: str | None) -> None:
+    if text is not None:
+        writes.payloads.append((*row.key, row.execution_id, payload_id, encode_text(text)))
+
+
+def _plan_quarantine(writes: Writes, item: Quarantine) -> None:
+    partition, cause = item.key.partition, item.cause.encode()
+    writes.aside.setdefault("control_queue", []).extend((partition, seq, cause) for seq in item.seqs)
+    writes.aside.setdefault("timers", []).extend((partition, seq, cause) for seq in item.timers)
+    writes.dropped += [(partition, seq) for seq in item.seqs]
+    writes.dropped_timers += [(partition, seq) for seq in item.timers]
+    if item.activity is not None:
+        writes.aside.setdefault("activity_queue", []).append((partition, item.activity[0], cause))
+        writes.done_tasks.append((partition, item.activity[0]))
+
+
+def _plan_children(writes: Writes, kept: Kept) -> None:
+    """New instances for free ids, replacement of ended ones with all that they left, a message for the refused."""
+    for child in kept.created:
+        writes.inserted.append(child.row)
+        _plan_child(writes, child.row, child.start, child.input)
+    for child, old in kept.replaced:
+        row = replace(child.row, row_version=old.row_version + 1, generation=old.generation)
+        writes.updated.append(row)
+        writes.old_executions.append((*row.key, old.execution_id))
+        writes.swept.append(row.key)
+        writes.swept_timers.append(row.key)
+        writes.unclaimed.append(row.key)
+        _plan_child(writes, row, child.start, child.input)
+    writes.messages += [(child.refusal, False) for child in kept.refused]
+
+
+def _plan_child(writes: Writes, row: InstanceRow, start: NewMessage, text: str | None) -> None:
+    writes.children.append(row)
+    writes.messages.append((start, True))
+    _payload(writes, row, INPUT, text)
+
+
+def queue_rows(reply: Reply) -> tuple[QueueRow, ...]:
+    """Return control-queue rows in order of sequence (RETURNING has none)."""
+    rows = [QueueRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), events)
+            for partition, seq, instance_id, execution_id, kind, events in reply.rows]
+    return tuple(sorted(rows, key=lambda row: row.seq))
+
+
+def _fences(reply: Reply) -> dict[InstanceKey, Fence]:
+    return {InstanceKey(partition, instance_id): Fence(version, Status(status), execution_id, generation)
+            for partition, instance_id, version, status, execution_id, generation in reply.rows}
+
+
+def _tokens(reply: Reply) -> dict[tuple[int, int], int]:
+    return {(partition, seq): token for partition, seq, token in reply.rows}
+
+
+def _seqs(reply: Reply) -> list[Any]:
+    return sorted(row[0] for row in reply.rows)
+
+
+def _row_key(row: InstanceRow) -> InstanceKey:
+    return row.key

@@ -1,0 +1,130 @@
+"""One load: scan, claim, fresh reads, due timers, unclaimed activity tasks, in one transaction."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.messages import ActivityRow, MessageKind, QueueRow, TimerRow
+from durabletask_sql.ports.committer import FreshInstance, Load, Loaded
+from durabletask_sql.storage import statements as sql
+from durabletask_sql.storage.codec import decode_instance
+from durabletask_sql.storage.dialect import Row, Statement
+from durabletask_sql.storage.group import queue_rows
+from durabletask_sql.storage.session import Reply, Session
+
+
+@dataclass(slots=True)
+class _Found:
+    claims: list[InstanceKey] = field(default_factory=list)
+    fresh: list[InstanceKey] = field(default_factory=list)
+    scan_full: set[int] = field(default_factory=set)
+
+
+class LoadAttempt:
+    """A load on its way through one transaction."""
+
+    def __init__(self, session: Session, hub_id: int, load: Load) -> None:
+        """Take the parts."""
+        self._session = session
+        self._hub = hub_id
+        self._load = load
+
+    def run(self) -> Loaded:
+        """Claim and read; partitions that are not ours any more are left alone and named."""
+        load = self._load
+        # A lost claim does no harm: the row is then held by nobody, and a crash of the database also breaks the
+        # connection, upon which the owner raises its epochs and starts from the database.
+        self._session.begin(durable=False)
+        partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in sorted(load.epochs)])
+        scans = {partition: self._session.send(sql.SCAN, hub=self._hub, partition=partition, room=room,
+                                               epoch=load.epochs[partition])
+                 for partition, room in sorted(load.scan.items())}
+        self._session.flush()
+        ours = frozenset(partition for partition, owner, epoch in partitions.rows
+                         if owner == load.host_id and epoch == load.epochs[partition])
+        found = self._choose(ours, scans)
+        loaded = self._claim_and_read(ours, found)
+        return loaded
+
+    def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
+        listed = list(rows)
+        return self._session.send(statement, listed, hub=self._hub, **scalars) if listed else Reply()
+
+    def _choose(self, ours: frozenset[int], scans: dict[int, Reply]) -> _Found:
+        """Put together which instances are claimed as they are and which are read afresh."""
+        load, found = self._load, _Found()
+        claims = dict.fromkeys(key for key in load.claims if key.partition in ours)
+        fresh = dict.fromkeys(key for key in load.fresh if key.partition in ours)
+        for partition, reply in scans.items():
+            if partition not in ours:
+                continue
+            if len(reply.rows) == load.scan[partition]:
+                found.scan_full.add(partition)
+            for key in dict.fromkeys(InstanceKey(partition, row[0]) for row in reply.rows):
+                if key not in load.full:
+                    (claims if key in load.warm else fresh)[key] = None
+        # Nothing but instances at their share: looking again at once would only find them again.
+        found.scan_full = {partition for partition in found.scan_full
+                           if any(key.partition == partition for key in (*claims, *fresh))}
+        found.fresh = sorted(fresh)
+        found.claims = sorted(key for key in claims if key not in fresh)
+        return found
+
+    def _claim_and_read(self, ours: frozenset[int], found: _Found) -> Loaded:
+        load = self._load
+        keys = [(*key, load.epochs[key.partition]) for key in sorted((*found.claims, *found.fresh))]
+        fresh_keys = [(*key, load.epochs[key.partition]) for key in found.fresh]
+        claimed = self._send(sql.CLAIM, keys, share=load.share)
+        ceilings = self._send(sql.CEILINGS, keys)
+        held = self._send(sql.HELD, fresh_keys)
+        rows = self._send(sql.FRESH_INSTANCES, found.fresh)
+        history = self._send(sql.FRESH_HISTORY, found.fresh)
+        timers = [self._session.send(sql.CLAIM_TIMERS, hub=self._hub, partition=partition,
+                                     epoch=load.epochs[partition], horizon=load.timer_horizon, room=load.timer_limit)
+                  for partition in sorted(ours) if load.timer_limit]
+        tasks = Reply()
+        if load.activity_limit:
+            tasks = self._session.send(sql.CLAIM_TASKS, hub=self._hub, room=load.activity_limit, owner=load.host_id,
+                                       claim=load.claim_token)
+        self._session.commit()
+        return Loaded(
+            claimed=_together(claimed, held), ceilings=_ceilings((*found.claims, *found.fresh), ceilings),
+            fresh=_fresh(found.fresh, rows, history), timers=timer_rows(timers), activities=task_rows(tasks),
+            scan_full=frozenset(found.scan_full),
+            timers_full=any(len(reply.rows) == load.timer_limit for reply in timers),
+            activities_full=bool(load.activity_limit) and len(tasks.rows) == load.activity_limit,
+            lost_partitions=frozenset(load.epochs) - ours)
+
+
+def _together(claimed: Reply, held: Reply) -> tuple[QueueRow, ...]:
+    """Rows just claimed and rows held already: read behind the claim, the second statement sees both."""
+    rows = {row.seq: row for row in (*queue_rows(claimed), *queue_rows(held))}
+    return tuple(rows[seq] for seq in sorted(rows))
+
+
+def _ceilings(keys: Iterable[InstanceKey], reply: Reply) -> dict[InstanceKey, int | None]:
+    found: dict[InstanceKey, int | None] = dict.fromkeys(keys)
+    found.update({InstanceKey(partition, instance_id): seq for partition, instance_id, seq in reply.rows})
+    return found
+
+
+def _fresh(keys: Iterable[InstanceKey], rows: Reply, history: Reply) -> tuple[FreshInstance, ...]:
+    instances = {row.key: row for row in map(decode_instance, rows.rows)}
+    parts: dict[InstanceKey, list[bytes]] = {}
+    for partition, instance_id, events in history.rows:
+        parts.setdefault(InstanceKey(partition, instance_id), []).append(events)
+    return tuple(FreshInstance(key, instances.get(key), tuple(parts.get(key, ()))) for key in keys)
+
+
+def timer_rows(replies: Iterable[Reply]) -> tuple[TimerRow, ...]:
+    """Return timers as values."""
+    return tuple(TimerRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), fire_at, events)
+                 for reply in replies
+                 for partition, seq, instance_id, execution_id, kind, fire_at, events in reply.rows)
+
+
+def task_rows(reply: Reply) -> tuple[ActivityRow, ...]:
+    """Return activity tasks as values, oldest first."""
+    rows = [ActivityRow(seq, InstanceKey(partition, instance_id), execution_id, task_id, name, version, event, token)
+            for partition, seq, instance_id, execution_id, task_id, name, version, event, token in reply.rows]
+    return tuple(sorted(rows, key=lambda row: row.seq))

@@ -1,0 +1,57 @@
+"""A connection with one transaction at a time: statements are sent, flushed together, and read.
+
+Both databases have the same interface. On SQLite a statement runs when it is sent; on PostgreSQL statements are
+pipelined and `flush` waits for all of them in one round trip.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy.sql import Executable
+
+from durabletask_sql.storage.dialect import Row, Statement
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a statement gave; complete after the flush."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    count: int = 0
+
+
+class Session(Protocol):
+    """One connection. Methods raise the errors of `faults`; after any of them the transaction is rolled back."""
+
+    def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
+        """Begin a write transaction; `durable` False: its loss in a crash of the database does no harm."""
+        ...
+
+    def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
+        """Send a statement (with the rows of its source); the reply is filled at the latest by `flush`."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until everything that was sent is answered."""
+        ...
+
+    def commit(self) -> None:
+        """Flush and commit, in one round trip."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+        ...
+
+    def ask(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> list[tuple[Any, ...]]:
+        """Run one statement, inside the open transaction or alone, and return its rows."""
+        ...
+
+    def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Reply:
+        """Run a statement that is built for the occasion (queries with optional conditions)."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...

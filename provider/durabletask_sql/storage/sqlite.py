@@ -1,0 +1,147 @@
+"""SQLite: connections and sessions over the standard library's driver.
+
+WAL with synchronous=FULL; one writer a process (see `lanes`). Another process's write transaction is waited for as
+long as it takes, and reported.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.sql import Executable
+
+from durabletask_sql.errors import UnavailableError
+from durabletask_sql.storage.dialect import SIZES, Row, SqliteCompiler, Statement
+from durabletask_sql.storage.faults import RefusedError, ShortWriteError
+from durabletask_sql.storage.session import Reply
+
+_log = logging.getLogger(__name__)
+
+_BUSY_STEP_SECONDS = 0.02
+_FIRST_REPORT_SECONDS = 0.5
+_NEXT_REPORT_SECONDS = 5.0
+_DIALECT = SQLiteDialect_pysqlite()
+
+
+def connect(path: str, *, writer: bool) -> sqlite3.Connection:
+    """Open the file with the settings that the promises rest on. Raises UnavailableError when it cannot be opened."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0,
+                                     cached_statements=512)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA busy_timeout=0" if writer else "PRAGMA busy_timeout=5000")
+        if not writer:
+            connection.execute("PRAGMA query_only=ON")
+    except sqlite3.Error as error:
+        message = f"the SQLite file {path!r} cannot be opened: {error}"
+        raise UnavailableError(message) from error
+    return connection
+
+
+class SqliteSession:
+    """A session on one SQLite connection."""
+
+    def __init__(self, path: str, compiler: SqliteCompiler, *, writer: bool) -> None:
+        """Open the connection."""
+        self._connection = connect(path, writer=writer)
+        self._compiler = compiler
+        self._path = path
+
+    def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
+        """Take the write lock, waiting for another process's transaction as long as it takes.
+
+        Both arguments are PostgreSQL's: here one writer stops all others, and every commit is synced.
+        """
+        del lock_timeout_ms, durable
+        began = time.monotonic()
+        report = began + _FIRST_REPORT_SECONDS
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    message = f"the SQLite file {self._path!r} cannot be written: {error}"
+                    raise UnavailableError(message) from error
+                now = time.monotonic()
+                if now >= report:
+                    _log.warning("another process has held the write lock of %r for %.1f s: nothing can be committed "
+                                 "before its transaction ends; waiting", self._path, now - began)
+                    report = now + _NEXT_REPORT_SECONDS
+                time.sleep(_BUSY_STEP_SECONDS)
+            else:
+                return
+
+    def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
+        """Run a statement, in pieces when its source is long."""
+        reply = Reply()
+        step = SIZES[-1]
+        try:
+            for start in range(0, len(rows) if statement.columns else 1, step):
+                part = rows[start:start + step]
+                compiled = self._compiler.compile(statement, len(part))
+                cursor = self._connection.execute(
+                    compiled.text, self._compiler.parameters(compiled, len(statement.columns), part, scalars))
+                reply.rows += cursor.fetchall()
+                reply.count += max(cursor.rowcount, 0)
+        except (sqlite3.Error, OverflowError, ValueError) as error:
+            self.rollback()
+            raise _fault(error) from error
+        if statement.counted and reply.count != len(rows):
+            self.rollback()
+            raise ShortWriteError(statement.table)
+        return reply
+
+    def flush(self) -> None:
+        """Do nothing: statements have run."""
+
+    def commit(self) -> None:
+        """Commit; an error is a rollback."""
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.rollback()
+            message = f"the SQLite file {self._path!r} could not commit, nothing was changed: {error}"
+            raise UnavailableError(message) from error
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def ask(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows."""
+        return self.send(statement, rows, **scalars).rows
+
+    def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Reply:
+        """Run a statement that is built for the occasion."""
+        compiled = statement.compile(dialect=_DIALECT)
+        values = {**compiled.params, **(parameters or {})}
+        try:
+            cursor = self._connection.execute(str(compiled), [values[name] for name in compiled.positiontup or ()])
+            return Reply(cursor.fetchall(), max(cursor.rowcount, 0))
+        except (sqlite3.Error, OverflowError, ValueError) as error:
+            self.rollback()
+            raise _fault(error) from error
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has committed."""
+        found: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _fault(error: Exception) -> Exception:
+    """Tell what the database refuses from what it cannot do now."""
+    if isinstance(error, sqlite3.OperationalError):
+        code = error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else 0
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            return UnavailableError(f"SQLite cannot do this now: {error}")
+    return RefusedError(f"SQLite refuses it: {error}")

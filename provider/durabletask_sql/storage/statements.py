@@ -1,0 +1,328 @@
+"""The statements of the commit path, each written once. They name the hub and the partition in every predicate."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.sql import Executable
+from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.selectable import FromClause
+from sqlalchemy.types import TypeEngine
+
+from durabletask_sql.storage.codec import COLUMNS
+from durabletask_sql.storage.dialect import (
+    BIGINT,
+    BYTES,
+    INTEGER,
+    SMALLINT,
+    TEXT,
+    Statement,
+    insert_new,
+    keyed,
+    no_source,
+    unindexed,
+)
+from durabletask_sql.storage.tables import (
+    activity_queue,
+    control_queue,
+    history,
+    instances,
+    partitions,
+    payloads,
+    quarantine,
+    timers,
+)
+
+Types = dict[str, TypeEngine[Any]]
+
+HUB = bindparam("hub", type_=INTEGER)
+SEQS: Types = {"partition": INTEGER, "seq": BIGINT}
+KEYS: Types = {"partition": INTEGER, "instance_id": TEXT}
+EXECUTIONS: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT}
+_INSTANCE_TYPES: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "generation": INTEGER,
+                          "row_version": BIGINT, "name": TEXT, "version": TEXT, "status": SMALLINT,
+                          "created_at": BIGINT, "updated_at": BIGINT, "completed_at": BIGINT, "scheduled_at": BIGINT,
+                          "history_count": BIGINT, "last_turn_at": BIGINT, "custom_status": BYTES, "failure": BYTES,
+                          "parent_instance_id": TEXT, "parent_execution_id": TEXT, "parent_task_id": INTEGER,
+                          "parent_name": TEXT, "parent_version": TEXT, "tags": BYTES, "trace": BYTES}
+
+
+def _by_key(table: Table, v: FromClause) -> ColumnElement[bool]:
+    return and_(table.c.hub_id == HUB, table.c.partition == v.c.partition, table.c.instance_id == v.c.instance_id)
+
+
+def _by_instance(table: Table, v: FromClause) -> ColumnElement[bool]:
+    """Rows of an instance in a queue: by the (hub, instance, seq) index."""
+    return and_(table.c.hub_id == HUB, unindexed(table.c.partition) == v.c.partition,
+                table.c.instance_id == v.c.instance_id)
+
+
+def _insert(table: Table, v: FromClause, types: Types, base: Insert | None = None) -> Insert:
+    values = [HUB, *(v.c[name] for name in types)]
+    numbered = select(*values).select_from(v).where(v.c.ord.is_not(None)).order_by(v.c.ord)
+    return (insert(table) if base is None else base).from_select(["hub_id", *types], numbered)
+
+
+# Locks and reads
+
+LOCK_PARTITIONS = Statement("partitions", lambda v: (
+    select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
+    .where(partitions.c.hub_id == HUB, partitions.c.partition.in_(select(v.c.partition)))
+    .order_by(partitions.c.partition).with_for_update(read=True)), {"partition": INTEGER})
+
+LOCK_FREE_PARTITIONS = Statement("partitions", lambda v: (
+    select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
+    .where(partitions.c.hub_id == HUB, partitions.c.partition.in_(select(v.c.partition)))
+    .order_by(partitions.c.partition).with_for_update(read=True, skip_locked=True)), {"partition": INTEGER})
+
+_FENCES = (instances.c.partition, instances.c.instance_id, instances.c.row_version, instances.c.status,
+           instances.c.execution_id, instances.c.generation)
+
+READ_FENCES = Statement("instances", lambda v: (
+    select(*_FENCES).select_from(v.join(instances, _by_key(instances, v)))), KEYS)
+
+LOCK_FENCES = Statement("instances", lambda v: (
+    select(*_FENCES).select_from(v.join(instances, _by_key(instances, v)))
+    .order_by(instances.c.partition, instances.c.instance_id)
+    .with_for_update(key_share=True, skip_locked=True, of=instances)), KEYS)
+
+
+def _read_keys(table: Table, *columns: ColumnElement[Any], lock: bool) -> Callable[[FromClause], Executable]:
+    def build(v: FromClause) -> Executable:
+        found = select(table.c.partition, table.c.seq, *columns).where(keyed(table, v))
+        return found.order_by(table.c.partition, table.c.seq).with_for_update(skip_locked=True) if lock else found
+    return build
+
+
+READ_TASKS = Statement("activity_queue", _read_keys(activity_queue, activity_queue.c.token, lock=False), SEQS)
+LOCK_TASKS = Statement("activity_queue", _read_keys(activity_queue, activity_queue.c.token, lock=True), SEQS)
+READ_QUEUE_KEYS = {table.name: Statement(table.name, _read_keys(table, lock=False), SEQS)
+                   for table in (control_queue, timers)}
+LOCK_QUEUE_KEYS = {table.name: Statement(table.name, _read_keys(table, lock=True), SEQS)
+                   for table in (control_queue, timers)}
+
+# Instances
+
+UPDATE_INSTANCES = Statement("instances", lambda v: (
+    update(instances).where(_by_key(instances, v))
+    .values({name: v.c[name] for name in _INSTANCE_TYPES if name not in KEYS})), _INSTANCE_TYPES)
+
+INSERT_INSTANCES = Statement(
+    "instances", lambda v: _insert(instances, v, _INSTANCE_TYPES, insert_new(instances, v)), _INSTANCE_TYPES,
+    counted=True)
+
+# Queues
+
+_TASK: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "task_id": INTEGER, "name": TEXT,
+                "version": TEXT, "host": BIGINT, "token": BIGINT, "event": BYTES}
+INSERT_TASKS = Statement(
+    "activity_queue", lambda v: _insert(activity_queue, v, _TASK).returning(activity_queue.c.seq), _TASK)
+DELETE_TASKS = Statement("activity_queue", lambda v: delete(activity_queue).where(keyed(activity_queue, v)), SEQS,
+                         counted=True)
+SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
+    delete(activity_queue).where(activity_queue.c.host == 0, activity_queue.c.seq.in_(
+        select(activity_queue.c.seq).select_from(v.join(activity_queue, _by_instance(activity_queue, v)))))), KEYS)
+
+_MESSAGE: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
+                   "held_epoch": BIGINT, "events": BYTES}
+INSERT_MESSAGES = Statement(
+    "control_queue", lambda v: _insert(control_queue, v, _MESSAGE).returning(control_queue.c.seq), _MESSAGE)
+DELETE_MESSAGES = Statement("control_queue", lambda v: delete(control_queue).where(keyed(control_queue, v)), SEQS,
+                            counted=True)
+DROP_MESSAGES = Statement("control_queue", lambda v: delete(control_queue).where(keyed(control_queue, v)), SEQS)
+
+_TIMER: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
+                 "fire_at": BIGINT, "held_epoch": BIGINT, "events": BYTES}
+INSERT_TIMERS = Statement("timers", lambda v: _insert(timers, v, _TIMER).returning(timers.c.seq), _TIMER)
+DELETE_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v)), SEQS, counted=True)
+DROP_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v)), SEQS)
+
+
+def _sweep(table: Table) -> Callable[[FromClause], Executable]:
+    """Delete all rows of some instances, by the (hub, instance, seq) index."""
+    def build(v: FromClause) -> Executable:
+        found = select(table.c.seq).select_from(v.join(table, _by_instance(table, v)))
+        return delete(table).where(unindexed(table.c.hub_id) == HUB, table.c.seq.in_(found))
+    return build
+
+
+SWEEP_MESSAGES = Statement("control_queue", _sweep(control_queue), KEYS)
+SWEEP_TIMERS = Statement("timers", _sweep(timers), KEYS)
+
+# History and payloads
+
+_HISTORY: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "first_sequence": BIGINT,
+                   "event_count": INTEGER, "events": BYTES}
+INSERT_HISTORY = Statement("history", lambda v: _insert(history, v, _HISTORY), _HISTORY)
+_PAYLOAD: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "payload_id": INTEGER,
+                   "content": BYTES}
+INSERT_PAYLOADS = Statement("payloads", lambda v: _insert(payloads, v, _PAYLOAD), _PAYLOAD)
+
+
+def _delete_execution(table: Table) -> Callable[[FromClause], Executable]:
+    def build(v: FromClause) -> Executable:
+        return delete(table).where(
+            table.c.hub_id == HUB, tuple_(table.c.partition, table.c.instance_id, table.c.execution_id).in_(
+                select(v.c.partition, v.c.instance_id, v.c.execution_id)))
+    return build
+
+
+DELETE_HISTORY = Statement("history", _delete_execution(history), EXECUTIONS)
+DELETE_PAYLOADS = Statement("payloads", _delete_execution(payloads), EXECUTIONS)
+
+# Quarantine
+
+_ASIDE: Types = {**SEQS, "cause": BYTES}
+
+
+def _set_aside(table: Table, content: ColumnElement[bytes]) -> Callable[[FromClause], Executable]:
+    names = ["hub_id", "partition", "instance_id", "execution_id", "kind", "cause", "created_at", "content"]
+
+    def build(v: FromClause) -> Executable:
+        kind = literal_column(f"'{table.name}'", TEXT)
+        rows = select(table.c.hub_id, table.c.partition, table.c.instance_id, table.c.execution_id, kind, v.c.cause,
+                      bindparam("now", type_=BIGINT), content).select_from(
+            v.join(table, and_(unindexed(table.c.hub_id) == HUB, table.c.partition == v.c.partition,
+                               table.c.seq == v.c.seq)))
+        return insert(quarantine).from_select(names, rows.order_by(v.c.ord))
+    return build
+
+
+ASIDE_MESSAGES = Statement("quarantine", _set_aside(control_queue, control_queue.c.events), _ASIDE)
+ASIDE_TIMERS = Statement("quarantine", _set_aside(timers, timers.c.events), _ASIDE)
+ASIDE_TASKS = Statement("quarantine", _set_aside(activity_queue, activity_queue.c.event), _ASIDE)
+
+# The claim
+
+_CLAIM: Types = {**KEYS, "epoch": BIGINT}
+_QUEUE_ROW = (control_queue.c.partition, control_queue.c.seq, control_queue.c.instance_id,
+              control_queue.c.execution_id, control_queue.c.kind, control_queue.c.events)
+
+
+def _claim(v: FromClause) -> Executable:
+    """Claim each instance's oldest un-held rows, its start rows first; a locked row is skipped and caps it."""
+    place = func.row_number().over(partition_by=(control_queue.c.partition, control_queue.c.instance_id),
+                                   order_by=(control_queue.c.kind, control_queue.c.seq)).label("place")
+    ranked = (select(control_queue.c.partition, control_queue.c.seq, v.c.epoch, place)
+              .select_from(v.join(control_queue, _by_instance(control_queue, v)))
+              .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)).subquery("ranked")
+    queue = control_queue.alias("q")
+    picked = (select(ranked.c.partition, ranked.c.seq, ranked.c.epoch)
+              .select_from(ranked.join(queue, and_(queue.c.hub_id == HUB, queue.c.partition == ranked.c.partition,
+                                                   queue.c.seq == ranked.c.seq)))
+              .where(ranked.c.place <= bindparam("share", type_=BIGINT))
+              .order_by(ranked.c.partition, ranked.c.seq)
+              .with_for_update(key_share=True, skip_locked=True, of=queue)).cte("picked")
+    return (update(control_queue)
+            .where(unindexed(control_queue.c.hub_id) == HUB, unindexed(control_queue.c.partition) == picked.c.partition,
+                   control_queue.c.seq == picked.c.seq)
+            .values(held_epoch=picked.c.epoch).returning(*_QUEUE_ROW))
+
+
+CLAIM = Statement("control_queue", _claim, _CLAIM)
+
+CEILINGS = Statement("control_queue", lambda v: (
+    select(control_queue.c.partition, control_queue.c.instance_id, func.min(control_queue.c.seq))
+    .select_from(v.join(control_queue, _by_instance(control_queue, v)))
+    .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)
+    .group_by(control_queue.c.partition, control_queue.c.instance_id)), _CLAIM)
+
+HELD = Statement("control_queue", lambda v: (
+    select(*_QUEUE_ROW).select_from(v.join(control_queue, _by_instance(control_queue, v)))
+    .where(unindexed(control_queue.c.held_epoch) == v.c.epoch)), _CLAIM)
+
+# Loads
+
+SCAN = Statement("control_queue", no_source(lambda: (
+    select(control_queue.c.instance_id)
+    .where(control_queue.c.hub_id == HUB, control_queue.c.partition == bindparam("partition", type_=INTEGER),
+           control_queue.c.held_epoch >= 0, control_queue.c.held_epoch < bindparam("epoch", type_=BIGINT))
+    .order_by(control_queue.c.held_epoch.desc(), control_queue.c.seq)
+    .limit(bindparam("room", type_=BIGINT)))))
+
+FRESH_INSTANCES = Statement("instances", lambda v: (
+    select(*COLUMNS).select_from(v.join(instances, _by_key(instances, v)))), KEYS)
+
+FRESH_HISTORY = Statement("history", lambda v: (
+    select(history.c.partition, history.c.instance_id, history.c.events)
+    .select_from(v.join(instances, _by_key(instances, v)).join(history, and_(
+        history.c.hub_id == instances.c.hub_id, history.c.partition == instances.c.partition,
+        history.c.instance_id == instances.c.instance_id, history.c.execution_id == instances.c.execution_id)))
+    .order_by(history.c.partition, history.c.instance_id, history.c.first_sequence)), KEYS)
+
+
+def _claim_timers() -> Executable:
+    due = timers.alias("due")
+    epoch = bindparam("epoch", type_=BIGINT)
+    picked = (select(due.c.seq).where(
+        due.c.hub_id == HUB, due.c.partition == bindparam("partition", type_=INTEGER), due.c.held_epoch < epoch,
+        due.c.fire_at <= bindparam("horizon", type_=BIGINT))
+        .order_by(due.c.fire_at, due.c.seq).limit(bindparam("room", type_=BIGINT))
+        .with_for_update(key_share=True, skip_locked=True))
+    return (update(timers).where(unindexed(timers.c.hub_id) == HUB, timers.c.seq.in_(picked))
+            .values(held_epoch=epoch)
+            .returning(timers.c.partition, timers.c.seq, timers.c.instance_id, timers.c.execution_id, timers.c.kind,
+                       timers.c.fire_at, timers.c.events))
+
+
+CLAIM_TIMERS = Statement("timers", no_source(_claim_timers))
+
+_TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.instance_id,
+             activity_queue.c.execution_id, activity_queue.c.task_id, activity_queue.c.name, activity_queue.c.version,
+             activity_queue.c.event, activity_queue.c.token)
+
+
+def _claim_tasks() -> Executable:
+    free = activity_queue.alias("free")
+    picked = (select(free.c.seq).where(free.c.hub_id == HUB, free.c.host == 0).order_by(free.c.seq)
+              .limit(bindparam("room", type_=BIGINT)).with_for_update(skip_locked=True))
+    return (update(activity_queue).where(unindexed(activity_queue.c.hub_id) == HUB, activity_queue.c.seq.in_(picked))
+            .values(host=bindparam("owner", type_=BIGINT), token=bindparam("claim", type_=BIGINT))
+            .returning(*_TASK_ROW))
+
+
+CLAIM_TASKS = Statement("activity_queue", no_source(_claim_tasks))
+
+FIND_TASK = Statement("activity_queue", lambda v: (
+    select(*_TASK_ROW).where(keyed(activity_queue, v), activity_queue.c.token == bindparam("claim", type_=BIGINT))),
+    SEQS)
+
+RELEASE_TASKS = Statement("activity_queue", lambda v: (
+    update(activity_queue)
+    .where(activity_queue.c.hub_id == HUB, activity_queue.c.host == bindparam("owner", type_=BIGINT),
+           activity_queue.c.token.in_(select(v.c.token)))
+    .values(host=0, token=0)), {"token": BIGINT})
+
+
+def _pending() -> Executable:
+    """One row for each kind and partition of ours in which something waits that nobody holds."""
+    ours = and_(partitions.c.hub_id == HUB, partitions.c.owner == bindparam("owner", type_=BIGINT))
+    queued = exists(select(literal_column("1")).select_from(control_queue).where(
+        control_queue.c.hub_id == partitions.c.hub_id, control_queue.c.partition == partitions.c.partition,
+        control_queue.c.held_epoch >= 0, control_queue.c.held_epoch < partitions.c.epoch))
+    delayed = exists(select(literal_column("1")).select_from(timers).where(
+        timers.c.hub_id == partitions.c.hub_id, timers.c.partition == partitions.c.partition,
+        timers.c.held_epoch < partitions.c.epoch, timers.c.fire_at <= bindparam("horizon", type_=BIGINT)))
+    free = exists(select(literal_column("1")).select_from(activity_queue).where(
+        activity_queue.c.hub_id == HUB, activity_queue.c.host == 0))
+    return union_all(
+        select(literal_column("'queue'"), partitions.c.partition).where(ours, queued),
+        select(literal_column("'timers'"), partitions.c.partition).where(ours, delayed),
+        select(literal_column("'tasks'"), func.min(partitions.c.partition)).where(ours, free).having(func.count() > 0))
+
+
+PENDING = Statement("control_queue", no_source(_pending))
