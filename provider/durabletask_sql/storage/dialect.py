@@ -67,6 +67,7 @@ class Compiled:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     size: int = 0
+    constants: Mapping[str, object] = field(default_factory=dict)
 
 
 def no_source(build: Callable[[], Executable]) -> Build:
@@ -112,13 +113,14 @@ class PostgresCompiler:
                 gone = built.returning(_ONE.label("one")).cte("gone")
                 counted = select(func.count()).select_from(gone).scalar_subquery()
                 built = select(_ONE / case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
-            text = str(built.compile(dialect=self._dialect))
-            found = self._cache[statement] = Compiled(re.sub(r"%\((\w+)\)s", r"%(\1)b", text))
+            compiled = built.compile(dialect=self._dialect)
+            text = re.sub(r"%\((\w+)\)s", r"%(\1)b", str(compiled))
+            found = self._cache[statement] = Compiled(text, constants=_constants(compiled.params))
         return found
 
     def parameters(self, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]) -> dict[str, object]:
         """Return the arrays of a batch, one a column, and the scalars."""
-        named = dict(scalars)
+        named = {**self.compile(statement).constants, **scalars}
         if statement.columns:
             arrays = zip(*rows, strict=True)
             named.update((f"v_{name}", list(array)) for name, array in zip(statement.columns, arrays, strict=True))
@@ -158,19 +160,20 @@ class SqliteCompiler:
         inside = [at for at, name in enumerate(names) if name.startswith("v_")]
         first, last = (inside[0], inside[-1] + 1) if inside else (len(names), len(names))
         assert len(inside) == last - first == size * (len(statement.columns) + 1 if statement.columns else 0)
-        return Compiled(str(compiled), tuple(names[:first]), tuple(names[last:]), size)
+        return Compiled(str(compiled), tuple(names[:first]), tuple(names[last:]), size, _constants(compiled.params))
 
     @staticmethod
     def parameters(compiled: Compiled, columns: int, rows: Sequence[Row],
                    scalars: Mapping[str, object]) -> list[object]:
         """Return the flat parameter list: scalars, numbered rows, padding, scalars."""
-        flat = [scalars[name] for name in compiled.before]
+        named = {**compiled.constants, **scalars}
+        flat = [named[name] for name in compiled.before]
         for number, row in enumerate(rows, 1):
             flat.append(number)
             flat.extend(row)
         if compiled.size:
             flat.extend([None] * ((compiled.size - len(rows)) * (columns + 1)))
-        flat.extend(scalars[name] for name in compiled.after)
+        flat.extend(named[name] for name in compiled.after)
         return flat
 
     @staticmethod
@@ -182,3 +185,8 @@ class SqliteCompiler:
                 for number in range(size)]
         listed = sql_values(*(column(name, kind) for name, kind in columns.items()), name="v").data(data)
         return listed.cte("v")
+
+
+def _constants(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return the literals that SQLAlchemy turned into parameters of their own."""
+    return {name: value for name, value in parameters.items() if value is not None}

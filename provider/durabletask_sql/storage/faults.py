@@ -38,3 +38,7 @@ class ConnectionLostError(TransactionError):
         """Say whether anything had been sent."""
         super().__init__(detail)
         self.sent = sent
+
+
+class CommitWarningError(ConnectionLostError):
+    """COMMIT came back with a warning: it took effect here, but perhaps not where it should have been copied to."""

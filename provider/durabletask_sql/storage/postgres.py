@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ from sqlalchemy.sql import Executable
 from durabletask_sql.errors import SettingsError, UnavailableError
 from durabletask_sql.storage.dialect import PostgresCompiler, Row, Statement
 from durabletask_sql.storage.faults import (
+    CommitWarningError,
     ConflictError,
     ConnectionLostError,
     LockTimeoutError,
@@ -63,6 +65,7 @@ class PostgresSession:
         self._allow_unsafe = allow_unsafe
         self._connection: psycopg.Connection[Any] | None = None
         self._pipeline: psycopg.Pipeline | None = None
+        self._open_pipeline = ExitStack()
         self._sent: list[tuple[str, psycopg.Cursor[Any], Reply]] = []
         self._warnings: list[str] = []
         self._open()
@@ -82,9 +85,8 @@ class PostgresSession:
         """Begin a transaction; it reaches the server with the first flush."""
         connection = self._open()
         self._warnings.clear()
-        self._pipeline = connection.pipeline()
         try:
-            self._pipeline.__enter__()
+            self._pipeline = self._open_pipeline.enter_context(connection.pipeline())
             self._send_text("BEGIN")
             if lock_timeout_ms is not None:
                 self._send_text(f"SET LOCAL lock_timeout={lock_timeout_ms}")
@@ -140,7 +142,7 @@ class PostgresSession:
         self._leave()
         if self._warnings:
             detail = "; ".join(self._warnings)
-            raise ConnectionLostError(detail, sent=True)
+            raise CommitWarningError(detail, sent=True)
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open; a connection that cannot is closed."""
@@ -157,10 +159,10 @@ class PostgresSession:
 
     def _leave(self) -> None:
         self._sent.clear()
-        pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None:
+        if self._pipeline is not None:
+            self._pipeline = None
             try:
-                pipeline.__exit__(None, None, None)
+                self._open_pipeline.close()
             except psycopg.Error as error:
                 _log.debug("leaving a failed pipeline: %s", error)
 

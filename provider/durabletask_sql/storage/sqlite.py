@@ -79,7 +79,7 @@ class SqliteSession:
     def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
         """Run a statement, in pieces when its source is long."""
         reply = Reply()
-        step = SIZES[-1]
+        step, before = SIZES[-1], self._connection.total_changes
         try:
             for start in range(0, len(rows) if statement.columns else 1, step):
                 part = rows[start:start + step]
@@ -87,10 +87,11 @@ class SqliteSession:
                 cursor = self._connection.execute(
                     compiled.text, self._compiler.parameters(compiled, len(statement.columns), part, scalars))
                 reply.rows += cursor.fetchall()
-                reply.count += max(cursor.rowcount, 0)
         except (sqlite3.Error, OverflowError, ValueError) as error:
             self.rollback()
             raise _fault(error) from error
+        # The driver's rowcount knows nothing of statements that begin with WITH.
+        reply.count = self._connection.total_changes - before
         if statement.counted and reply.count != len(rows):
             self.rollback()
             raise ShortWriteError(statement.table)
@@ -123,7 +124,7 @@ class SqliteSession:
         values = {**compiled.params, **(parameters or {})}
         try:
             cursor = self._connection.execute(str(compiled), [values[name] for name in compiled.positiontup or ()])
-            return Reply(cursor.fetchall(), max(cursor.rowcount, 0))
+            return Reply(cursor.fetchall())
         except (sqlite3.Error, OverflowError, ValueError) as error:
             self.rollback()
             raise _fault(error) from error

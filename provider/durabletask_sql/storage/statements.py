@@ -61,12 +61,13 @@ _INSTANCE_TYPES: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_
                           "parent_name": TEXT, "parent_version": TEXT, "tags": BYTES, "trace": BYTES}
 
 
-def _by_key(table: Table, v: FromClause) -> ColumnElement[bool]:
+def by_key(table: Table, v: FromClause) -> ColumnElement[bool]:
+    """Return the condition that a row belongs to an instance of the source, by its table's primary key."""
     return and_(table.c.hub_id == HUB, table.c.partition == v.c.partition, table.c.instance_id == v.c.instance_id)
 
 
-def _by_instance(table: Table, v: FromClause) -> ColumnElement[bool]:
-    """Rows of an instance in a queue: by the (hub, instance, seq) index."""
+def by_instance(table: Table, v: FromClause) -> ColumnElement[bool]:
+    """Return the condition that a queue's row belongs to an instance of the source, by the (hub, instance, seq) index."""
     return and_(table.c.hub_id == HUB, unindexed(table.c.partition) == v.c.partition,
                 table.c.instance_id == v.c.instance_id)
 
@@ -93,10 +94,10 @@ _FENCES = (instances.c.partition, instances.c.instance_id, instances.c.row_versi
            instances.c.execution_id, instances.c.generation)
 
 READ_FENCES = Statement("instances", lambda v: (
-    select(*_FENCES).select_from(v.join(instances, _by_key(instances, v)))), KEYS)
+    select(*_FENCES).select_from(v.join(instances, by_key(instances, v)))), KEYS)
 
 LOCK_FENCES = Statement("instances", lambda v: (
-    select(*_FENCES).select_from(v.join(instances, _by_key(instances, v)))
+    select(*_FENCES).select_from(v.join(instances, by_key(instances, v)))
     .order_by(instances.c.partition, instances.c.instance_id)
     .with_for_update(key_share=True, skip_locked=True, of=instances)), KEYS)
 
@@ -118,7 +119,7 @@ LOCK_QUEUE_KEYS = {table.name: Statement(table.name, _read_keys(table, lock=True
 # Instances
 
 UPDATE_INSTANCES = Statement("instances", lambda v: (
-    update(instances).where(_by_key(instances, v))
+    update(instances).where(by_key(instances, v))
     .values({name: v.c[name] for name in _INSTANCE_TYPES if name not in KEYS})), _INSTANCE_TYPES)
 
 INSERT_INSTANCES = Statement(
@@ -135,7 +136,7 @@ DELETE_TASKS = Statement("activity_queue", lambda v: delete(activity_queue).wher
                          counted=True)
 SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
     delete(activity_queue).where(activity_queue.c.host == 0, activity_queue.c.seq.in_(
-        select(activity_queue.c.seq).select_from(v.join(activity_queue, _by_instance(activity_queue, v)))))), KEYS)
+        select(activity_queue.c.seq).select_from(v.join(activity_queue, by_instance(activity_queue, v)))))), KEYS)
 
 _MESSAGE: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
                    "held_epoch": BIGINT, "events": BYTES}
@@ -155,7 +156,7 @@ DROP_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v
 def _sweep(table: Table) -> Callable[[FromClause], Executable]:
     """Delete all rows of some instances, by the (hub, instance, seq) index."""
     def build(v: FromClause) -> Executable:
-        found = select(table.c.seq).select_from(v.join(table, _by_instance(table, v)))
+        found = select(table.c.seq).select_from(v.join(table, by_instance(table, v)))
         return delete(table).where(unindexed(table.c.hub_id) == HUB, table.c.seq.in_(found))
     return build
 
@@ -218,7 +219,7 @@ def _claim(v: FromClause) -> Executable:
     place = func.row_number().over(partition_by=(control_queue.c.partition, control_queue.c.instance_id),
                                    order_by=(control_queue.c.kind, control_queue.c.seq)).label("place")
     ranked = (select(control_queue.c.partition, control_queue.c.seq, v.c.epoch, place)
-              .select_from(v.join(control_queue, _by_instance(control_queue, v)))
+              .select_from(v.join(control_queue, by_instance(control_queue, v)))
               .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)).subquery("ranked")
     queue = control_queue.alias("q")
     picked = (select(ranked.c.partition, ranked.c.seq, ranked.c.epoch)
@@ -237,12 +238,12 @@ CLAIM = Statement("control_queue", _claim, _CLAIM)
 
 CEILINGS = Statement("control_queue", lambda v: (
     select(control_queue.c.partition, control_queue.c.instance_id, func.min(control_queue.c.seq))
-    .select_from(v.join(control_queue, _by_instance(control_queue, v)))
+    .select_from(v.join(control_queue, by_instance(control_queue, v)))
     .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)
     .group_by(control_queue.c.partition, control_queue.c.instance_id)), _CLAIM)
 
 HELD = Statement("control_queue", lambda v: (
-    select(*_QUEUE_ROW).select_from(v.join(control_queue, _by_instance(control_queue, v)))
+    select(*_QUEUE_ROW).select_from(v.join(control_queue, by_instance(control_queue, v)))
     .where(unindexed(control_queue.c.held_epoch) == v.c.epoch)), _CLAIM)
 
 # Loads
@@ -255,11 +256,11 @@ SCAN = Statement("control_queue", no_source(lambda: (
     .limit(bindparam("room", type_=BIGINT)))))
 
 FRESH_INSTANCES = Statement("instances", lambda v: (
-    select(*COLUMNS).select_from(v.join(instances, _by_key(instances, v)))), KEYS)
+    select(*COLUMNS).select_from(v.join(instances, by_key(instances, v)))), KEYS)
 
 FRESH_HISTORY = Statement("history", lambda v: (
     select(history.c.partition, history.c.instance_id, history.c.events)
-    .select_from(v.join(instances, _by_key(instances, v)).join(history, and_(
+    .select_from(v.join(instances, by_key(instances, v)).join(history, and_(
         history.c.hub_id == instances.c.hub_id, history.c.partition == instances.c.partition,
         history.c.instance_id == instances.c.instance_id, history.c.execution_id == instances.c.execution_id)))
     .order_by(history.c.partition, history.c.instance_id, history.c.first_sequence)), KEYS)

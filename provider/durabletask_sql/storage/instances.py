@@ -1,0 +1,161 @@
+"""Clients' writes and reads in SQL: implements `ports.instances.Instances` for one hub."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from sqlalchemy import bindparam, select
+
+from durabletask_sql.errors import UnavailableError
+from durabletask_sql.model.creation import Decision
+from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
+from durabletask_sql.model.messages import NewMessage
+from durabletask_sql.model.queries import InstancePage, InstanceQuery
+from durabletask_sql.model.status import TERMINAL, Status
+from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.instances import Created, Creation, Sent, Termination
+from durabletask_sql.storage import statements as sql
+from durabletask_sql.storage.codec import decode_instance, encode_instance, encode_text
+from durabletask_sql.storage.creation import create
+from durabletask_sql.storage.database import Database
+from durabletask_sql.storage.dialect import BIGINT, Statement
+from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
+from durabletask_sql.storage.group import OUTPUT
+from durabletask_sql.storage.queries import (
+    READ_CHILDREN,
+    READ_HISTORY,
+    read_instance,
+    read_page,
+    read_statuses,
+)
+from durabletask_sql.storage.session import Session
+from durabletask_sql.storage.tables import control_queue, instances
+from durabletask_sql.storage.transactions import transact
+from durabletask_sql.storage.writes import DELETE_INSTANCE, LOCK_INSTANCE, queue_message, sweep
+from durabletask_sql.turn.notices import child_ended_notice
+
+T = TypeVar("T")
+
+_ENDED = sorted(int(status) for status in TERMINAL)
+
+# A message for an instance that is there and has not ended, in one statement: no lock, no row changed.
+SEND = Statement("control_queue", lambda v: (
+    control_queue.insert().from_select(
+        ["hub_id", "partition", "instance_id", "execution_id", "kind", "held_epoch", "events"],
+        select(instances.c.hub_id, instances.c.partition, instances.c.instance_id, v.c.execution_id, v.c.kind,
+               bindparam("held", type_=BIGINT), v.c.events)
+        .select_from(v.join(instances, sql.by_key(instances, v)))
+        .where(instances.c.status.not_in(_ENDED))).returning(control_queue.c.seq)),
+    {**sql.EXECUTIONS, "kind": sql.SMALLINT, "events": sql.BYTES})
+
+
+class SqlInstances:
+    """The clients' side of one hub."""
+
+    def __init__(self, database: Database, hub: TaskHub) -> None:
+        """Take the client and reader lanes of this database."""
+        self._database = database
+        self._hub = hub
+
+    async def create(self, creation: Creation) -> Created:
+        """Dedupe check, row, start message and event in one transaction (S-413)."""
+        created = await transact(self._database, lambda session: create(session, self._hub, creation))
+        return replace(created, woken=frozenset()) if created.decision in (Decision.KEEP, Decision.REFUSE) else created
+
+    async def send(self, message: NewMessage) -> Sent:
+        """Queue a message for an instance that exists and has not ended; otherwise change nothing (S-286)."""
+        def work(session: Session) -> Sent:
+            row = (*message.key, message.execution_id, int(message.kind), message.events)
+            rows = session.ask(SEND, [row], hub=self._hub.hub_id, held=0)
+            return Sent(woken=frozenset({message.key} if rows else ()))
+
+        return await transact(self._database, work)
+
+    async def terminate(self, termination: Termination) -> Sent:
+        """End an instance without committed history at once, else queue the termination (S-416)."""
+        return await transact(self._database, lambda session: self._terminate(session, termination))
+
+    def _terminate(self, session: Session, termination: Termination) -> Sent:
+        hub, key = self._hub, termination.key
+        found = session.ask(LOCK_INSTANCE, [key], hub=hub.hub_id)
+        row = decode_instance(found[0]) if found else None
+        if row is None or row.status.is_terminal:
+            return Sent()
+        if row.history_count:
+            queue_message(session, hub.hub_id, termination.message)
+            return Sent(woken=frozenset({key}))
+        ended = replace(row, status=Status.TERMINATED, row_version=row.row_version + 1, updated_at=termination.now,
+                        completed_at=termination.now)
+        session.send(sql.UPDATE_INSTANCES, [encode_instance(ended)], hub=hub.hub_id)
+        for statement in (sql.SWEEP_UNCLAIMED, sql.SWEEP_MESSAGES, sql.SWEEP_TIMERS):
+            session.send(statement, [key], hub=hub.hub_id)
+        notice = child_ended_notice(ended, termination.output, termination.now, hub.partition_count)
+        if notice is not None:
+            queue_message(session, hub.hub_id, notice)
+        content = encode_text(termination.output)
+        if content is not None:
+            session.send(sql.INSERT_PAYLOADS, [(*key, row.execution_id, OUTPUT, content)], hub=hub.hub_id)
+        woken = {key} if notice is None else {key, notice.key}
+        return Sent(frozenset(woken), frozenset({key}))
+
+    async def purge(self, keys: Sequence[InstanceKey]) -> frozenset[InstanceKey]:
+        """Delete everything about those that have ended, each in a transaction of its own; return which."""
+        purged = set()
+        for key in keys:
+            if await transact(self._database, lambda session, key=key: self._purge(session, key)):
+                purged.add(key)
+        return frozenset(purged)
+
+    def _purge(self, session: Session, key: InstanceKey) -> bool:
+        found = session.ask(LOCK_INSTANCE, [key], hub=self._hub.hub_id)
+        if not found or not decode_instance(found[0]).status.is_terminal:
+            return False
+        session.send(DELETE_INSTANCE, [key], hub=self._hub.hub_id)
+        sweep(session, self._hub.hub_id, key)
+        return True
+
+    async def get(self, key: InstanceKey, *, payloads: bool) -> InstanceState | None:
+        """Return the committed state of one instance."""
+        return await self._database.readers.run(lambda session: _read(
+            session, lambda: read_instance(session, self._hub.hub_id, key, payloads=payloads)))
+
+    async def statuses(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, Status]:
+        """Return the committed statuses of those that exist, in one statement."""
+        return await self._database.readers.run(lambda session: _read(
+            session, lambda: read_statuses(session, self._hub.hub_id, keys)))
+
+    async def query(self, query: InstanceQuery) -> InstancePage:
+        """Return one page by keyset."""
+        return await self._database.readers.run(lambda session: _read(
+            session, lambda: read_page(session, self._hub.hub_id, query)))
+
+    async def children(self, keys: Sequence[InstanceKey]) -> list[InstanceRow]:
+        """Return the rows of the sub-orchestrations that these instances started (any execution)."""
+        if not keys:
+            return []
+        return await self._database.readers.run(lambda session: _read(session, lambda: [
+            decode_instance(row) for row in session.ask(READ_CHILDREN, keys, hub=self._hub.hub_id)]))
+
+    async def history(self, key: InstanceKey, execution_id: str) -> AsyncIterator[bytes]:
+        """Yield the framed events of one execution, a page of history rows at a time."""
+        after = -1
+        while True:
+            rows = await self._database.readers.run(lambda session, after=after: _read(session, lambda: session.ask(
+                READ_HISTORY, hub=self._hub.hub_id, partition=key.partition, instance_id=key.instance_id,
+                execution_id=execution_id, after=after)))
+            if not rows:
+                return
+            yield b"".join([row[1] for row in rows])
+            after = rows[-1][0]
+
+
+def _read(session: Session, work: Callable[[], T]) -> T:
+    """Run a read; it may be repeated once on a fresh connection, since it changes nothing."""
+    try:
+        return work()
+    except ConnectionLostError:
+        session.rollback()
+    try:
+        return work()
+    except TransactionError as error:
+        raise UnavailableError(str(error)) from error

@@ -1,0 +1,83 @@
+"""A database, opened with a schema that fits: implements `ports.hubs.Store`."""
+
+import asyncio
+
+from durabletask_sql.errors import SchemaError
+from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.storage import migrations
+from durabletask_sql.storage.committer import SqlCommitter
+from durabletask_sql.storage.database import Database
+from durabletask_sql.storage.hubs import open_hub
+from durabletask_sql.storage.instances import SqlInstances
+from durabletask_sql.storage.leases import SqlLeases
+from durabletask_sql.storage.url import SQLITE, DatabaseUrl, parse_url
+
+_PARTITIONS_SQLITE, _PARTITIONS_POSTGRESQL = 4, 16
+
+
+class SqlStore:
+    """The ports of each hub of one database."""
+
+    def __init__(self, database: Database) -> None:
+        """Use `open`."""
+        self._database = database
+
+    @classmethod
+    async def open(cls, url: str, *, lease_seconds: float, upgrade: bool = False,
+                   allow_unsafe: bool = False) -> "SqlStore":
+        """Check the schema and open the database.
+
+        A SQLite file is created or upgraded by itself; PostgreSQL only with `upgrade`. Raises SettingsError for a
+        URL that cannot be used, UnavailableError for a database that cannot be reached, SchemaError otherwise.
+        """
+        parsed = parse_url(url)
+        await asyncio.to_thread(ensure_schema, parsed, upgrade=upgrade or parsed.dialect == SQLITE)
+        idle_timeout_ms = int(lease_seconds * 1000 / 3)
+        return cls(Database(parsed, idle_timeout_ms=idle_timeout_ms, allow_unsafe=allow_unsafe))
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a SQLite file."""
+        return self._database.is_sqlite
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return self._database.url.shown
+
+    async def open_hub(self, name: str, partition_count: int | None) -> TaskHub:
+        """Return the hub, created when missing."""
+        count = partition_count or (_PARTITIONS_SQLITE if self.is_sqlite else _PARTITIONS_POSTGRESQL)
+        return await self._database.clients.run(lambda session: open_hub(session, name, count))
+
+    def committer(self, hub: TaskHub) -> SqlCommitter:
+        """Return the owner's committer of a hub."""
+        return SqlCommitter(self._database, hub)
+
+    def instances(self, hub: TaskHub) -> SqlInstances:
+        """Return the clients' side of a hub."""
+        return SqlInstances(self._database, hub)
+
+    def leases(self, hub: TaskHub) -> SqlLeases:
+        """Return the lease side of a hub."""
+        return SqlLeases(self._database, hub)
+
+    async def close(self) -> None:
+        """Finish what is under way and close all connections."""
+        await self._database.close()
+
+
+def ensure_schema(url: DatabaseUrl, *, upgrade: bool) -> None:
+    """Make sure that the schema is this program's. Raises SchemaError with what to do when it is not."""
+    found = migrations.state(url)
+    if found is migrations.SchemaState.CURRENT:
+        return
+    if found is migrations.SchemaState.NEWER:
+        raise SchemaError(migrations.newer_message(url))
+    if not upgrade:
+        what = "has no schema of this program yet" if found is migrations.SchemaState.MISSING else (
+            f"has the older schema {migrations.revision(url)}")
+        message = (f"the database {url.shown} {what}: run `durabletask-sql schema upgrade --database {url.shown}`, or "
+                   "serve with --upgrade")
+        raise SchemaError(message)
+    migrations.upgrade(url)
