@@ -1,17 +1,104 @@
 """The composition root: the one place that knows every part of a host."""
 
+import asyncio
+import logging
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from durabletask_sql.clock import SystemClock
 from durabletask_sql.dispatch.dispatcher import Dispatcher, DispatcherSettings
 from durabletask_sql.dispatch.ownership import LeaseSettings
 from durabletask_sql.ids import new_host_id
+from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.leases import HostIdentity
 from durabletask_sql.ports.work import WorkBoard
+from durabletask_sql.service.orchestrations import Orchestrations
+from durabletask_sql.settings import Settings
+from durabletask_sql.storage.leases import process_start
+from durabletask_sql.storage.store import SqlStore
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HubRuntime:
+    """One task hub as this host serves it: what clients call, and where executors connect."""
+
+    hub: TaskHub
+    service: Orchestrations
+    dispatcher: Dispatcher
+
+    @property
+    def board(self) -> WorkBoard:
+        """Where executors connect."""
+        return self.dispatcher.board
+
+
+class Host:
+    """A host process: a database and the task hubs that it serves, the first being the default."""
+
+    def __init__(self, store: SqlStore, hubs: Mapping[str, HubRuntime]) -> None:
+        """Use `open`."""
+        self.store = store
+        self.hubs = hubs
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def open(cls, settings: Settings) -> "Host":
+        """Open the database and its hubs; nothing runs before `start`. Raises what `SqlStore.open` does."""
+        store = await SqlStore.open(settings.database, lease_seconds=settings.lease_seconds, upgrade=settings.upgrade,
+                                    allow_unsafe=settings.allow_unsafe_database)
+        identity = identify()
+        hubs = {name: _runtime(store, await store.open_hub(name, settings.partitions), identity, settings)
+                for name in settings.hubs}
+        return cls(store, hubs)
+
+    async def start(self) -> None:
+        """Take the partitions of all hubs and begin to work."""
+        for runtime in self.hubs.values():
+            await runtime.dispatcher.start()
+            self._tasks.append(asyncio.create_task(runtime.service.waiters.run()))
+
+    async def drain(self, seconds: float) -> None:
+        """Hand out nothing more, and wait for what is out, at most so long."""
+        await asyncio.gather(*(runtime.dispatcher.drain(seconds) for runtime in self.hubs.values()))
+
+    async def stop(self) -> None:
+        """Stop everything, give the partitions back and close the database."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(runtime.dispatcher.stop() for runtime in self.hubs.values()))
+        await self.store.close()
+
+
+def _runtime(store: SqlStore, hub: TaskHub, identity: HostIdentity, settings: Settings) -> HubRuntime:
+    clock = SystemClock()
+    lease = LeaseSettings(settings.lease_seconds, follow_database=not store.is_sqlite)
+
+    def changed(checkpoint: TurnCheckpoint) -> None:
+        service.waiters.notify((checkpoint.key,))
+
+    dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), clock,
+                            DispatcherSettings(lease, watches_changes=store.is_sqlite), changed)
+    service = Orchestrations(hub, store.instances(hub), clock, settings.limits, dispatcher.wake)
+    return HubRuntime(hub, service, dispatcher)
+
+
+def identify() -> HostIdentity:
+    """Return who this process is, so that a successor on the same machine can tell that it is gone."""
+    pid = os.getpid()
+    return HostIdentity(new_host_id(), f"{socket.gethostname()}:{pid}", _machine(), pid, process_start(pid))
+
+
+def _machine() -> str:
+    """Return what identifies this boot and process namespace; "" where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

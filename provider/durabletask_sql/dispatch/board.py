@@ -23,7 +23,7 @@ from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import ActivityItem, Executor, TurnItem
 from durabletask_sql.protocol import taskhub_pb2 as pb
-from durabletask_sql.turn.apply import Turn, apply
+from durabletask_sql.turn.apply import Turn, apply, end_pending
 from durabletask_sql.turn.intake import TurnLimits, take
 
 _log = logging.getLogger(__name__)
@@ -100,6 +100,9 @@ class Board:
                 self._ports.wants_work()
             return
         mem.turn = intake
+        if intake.ends_pending:
+            self._ports.submit(end_pending(Turn(row, (), intake), self._clock.now(), self._hub.partition_count))
+            return
         self._dispatches += 1
         token = f"turn:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
         self._seats.open_turn(OpenTurn(token, mem, intake, seat))

@@ -1,0 +1,107 @@
+"""`durabletask-sql serve`."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import replace
+
+from durabletask_sql.host import Host
+from durabletask_sql.settings import (
+    DEFAULT_DATABASE,
+    DEFAULT_HUB,
+    DEFAULT_PORT,
+    Settings,
+    check_hubs,
+    check_partitions,
+    from_environment,
+    parse_listen,
+)
+from durabletask_sql.sidecar.server import Server
+from durabletask_sql.telemetry import configure_logging
+
+_log = logging.getLogger(__name__)
+
+_SWITCH_INTERVAL_SECONDS = 0.0005  # lets the committer's thread run beside a busy one
+_GRACE_SECONDS = 1.0
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "serve", help="serve task hubs to the Durable Task SDKs over gRPC",
+        description="Serve task hubs to the Durable Task SDKs over gRPC, until SIGINT or SIGTERM.",
+        epilog="example: durabletask-sql serve --database postgresql://user:secret@db/tasks --task-hub orders --upgrade")
+    parser.add_argument("--database", metavar="URL", help=f"sqlite:///file.db or postgresql://user:password@host/database "
+                        f"(default: $DURABLETASK_SQL_DATABASE, else {DEFAULT_DATABASE})")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="address to listen on; port 0 takes a free one "
+                        f"(default: $DURABLETASK_SQL_LISTEN, else port {DEFAULT_PORT} on both loopback addresses)")
+    parser.add_argument("--task-hub", metavar="NAME", action="append", help="task hub to serve, created when missing; may "
+                        "be given several times, the first is the default of calls that name none "
+                        f"(default: $DURABLETASK_SQL_TASK_HUB, comma separated, else {DEFAULT_HUB})")
+    parser.add_argument("--partitions", metavar="N", type=int, help="partitions of a hub that is created now "
+                        "(default: 4 on SQLite, 16 on PostgreSQL; fixed afterwards)")
+    parser.add_argument("--upgrade", action="store_true", help="create or upgrade the schema on PostgreSQL before serving")
+    parser.add_argument("--allow-unsafe-database", action="store_true",
+                        help="serve on a PostgreSQL with fsync off, which loses data in a crash")
+    parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"),
+                        help="least level of the logs on standard error (default: warning)")
+    parser.set_defaults(run=run)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return the settings: options on top of the environment."""
+    settings = from_environment()
+    return replace(
+        settings, database=options.database or settings.database,
+        listen=parse_listen(options.listen, "--listen") if options.listen else settings.listen,
+        hubs=check_hubs(options.task_hub, "--task-hub") if options.task_hub else settings.hubs,
+        partitions=check_partitions(options.partitions), upgrade=options.upgrade,
+        allow_unsafe_database=options.allow_unsafe_database)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    settings = settings_of(options)
+    configure_logging(options.log_level)
+    sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (second if first.is_set() else first).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    host = await Host.open(settings)
+    server = Server(host.hubs, settings)
+    try:
+        addresses = await server.start()
+        await host.start()
+        sys.stdout.write(f"durabletask-sql ready: listening on {' and '.join(addresses)}, database {host.store.shown}, "
+                         f"task hub{'s' if len(host.hubs) > 1 else ''} {', '.join(host.hubs)}\n")
+        sys.stdout.flush()
+        await first.wait()
+        await _drain(host, server, settings, second)
+    finally:
+        await server.stop(0)
+        await host.stop()
+    return 0
+
+
+async def _drain(host: Host, server: Server, settings: Settings, second: asyncio.Event) -> None:
+    """Let workers finish what they have; a second signal cuts it short."""
+    _log.info("stopping: waiting up to %.0f s for work in progress; a second signal stops at once",
+              settings.drain_seconds)
+    drained = asyncio.ensure_future(host.drain(settings.drain_seconds))
+    hurried = asyncio.ensure_future(second.wait())
+    await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+    server.end_streams()
+    await server.stop(0 if hurried.done() else _GRACE_SECONDS)
+    for task in (drained, hurried):
+        task.cancel()

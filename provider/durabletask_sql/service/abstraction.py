@@ -1,0 +1,81 @@
+"""The orchestration service as its fronts see it: what clients can do, whatever they come through.
+
+The worker's side of the reference's IOrchestrationService is `ports.work.WorkBoard`; docs/orchestration-service.md
+maps each of its members.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from durabletask_sql.model.creation import CreationPolicy
+from durabletask_sql.model.instances import InstanceState
+from durabletask_sql.model.queries import InstancePage, InstanceQuery
+from durabletask_sql.protocol import taskhub_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class NewInstance:
+    """An instance to create. `instance_id` "" lets the service choose one; `start_at` in microseconds UTC."""
+
+    name: str
+    instance_id: str = ""
+    input: str | None = None
+    version: str | None = None
+    start_at: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    policy: CreationPolicy = CreationPolicy()
+    trace: pb.TraceContext | None = None
+    event: tuple[str, str | None] | None = None
+
+
+class OrchestrationService(Protocol):
+    """Operations on the instances of one task hub. Each write is atomic and durable when it returns.
+
+    Errors are those of `durabletask_sql.errors`: InvalidArgumentError before anything was changed, UnavailableError
+    when nothing was, OutcomeUnknownError when it cannot be told.
+    """
+
+    async def create(self, new: NewInstance) -> str:
+        """Create an instance and return its id. Raises AlreadyExistsError as the policy says."""
+        ...
+
+    async def raise_event(self, instance_id: str, name: str, data: str | None) -> None:
+        """Send an event; one for an unknown or ended instance is dropped."""
+        ...
+
+    async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool) -> None:
+        """End an instance, with its sub-orchestrations if `recursive`; unknown and ended ones stay as they are."""
+        ...
+
+    async def suspend(self, instance_id: str, reason: str | None) -> None:
+        """Suspend an instance."""
+        ...
+
+    async def resume(self, instance_id: str, reason: str | None) -> None:
+        """Resume an instance."""
+        ...
+
+    async def get(self, instance_id: str, *, payloads: bool) -> InstanceState | None:
+        """Return the committed state of an instance, None when there is none."""
+        ...
+
+    async def wait_for_start(self, instance_id: str, *, payloads: bool) -> InstanceState:
+        """Wait until an instance exists and is not pending any more."""
+        ...
+
+    async def wait_for_completion(self, instance_id: str, *, payloads: bool) -> InstanceState:
+        """Wait until an instance has ended."""
+        ...
+
+    async def query(self, query: InstanceQuery) -> InstancePage:
+        """Return a page of instances."""
+        ...
+
+    async def purge(self, instance_id: str, *, recursive: bool) -> int:
+        """Delete an ended instance, with its ended sub-orchestrations if `recursive`; return how many went."""
+        ...
+
+    def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[bytes]:
+        """Yield the committed history, framed, of an execution (None: the current one). Raises NotFoundError."""
+        ...

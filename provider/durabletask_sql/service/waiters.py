@@ -1,0 +1,63 @@
+"""Who waits for an instance: told by this host's own commits, and by a poll for what others committed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.status import Status
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 1.0
+
+
+class Waiters:
+    """Events by instance. A waiter registers first, then reads, then waits: nothing is missed between."""
+
+    def __init__(self, statuses: Callable[[Sequence[InstanceKey]], Awaitable[dict[InstanceKey, Status]]]) -> None:
+        """`statuses` reads the committed statuses of many instances in one statement."""
+        self._statuses = statuses
+        self._events: dict[InstanceKey, set[asyncio.Event]] = {}
+        self._seen: dict[InstanceKey, Status | None] = {}
+
+    def notify(self, keys: Iterable[InstanceKey]) -> None:
+        """Wake those who wait for these instances: their status may have changed."""
+        for key in keys:
+            for event in self._events.get(key, ()):
+                event.set()
+
+    async def wait(self, key: InstanceKey, look: Callable[[], Awaitable[T | None]]) -> T:
+        """Call `look` until it gives something: at once, and whenever the instance may have changed."""
+        event = asyncio.Event()
+        self._events.setdefault(key, set()).add(event)
+        try:
+            while True:
+                event.clear()
+                found = await look()
+                if found is not None:
+                    return found
+                await event.wait()
+        finally:
+            waiting = self._events[key]
+            waiting.discard(event)
+            if not waiting:
+                del self._events[key]
+                self._seen.pop(key, None)
+
+    async def run(self) -> None:
+        """Poll all waited ids, in one statement, for what other processes committed; until cancelled."""
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            keys = list(self._events)
+            if keys:
+                await self.poll(keys)
+
+    async def poll(self, keys: Sequence[InstanceKey]) -> None:
+        """Read the statuses of these instances and wake the waiters of those that changed since the last poll."""
+        found = await self._statuses(keys)
+        for key in keys:
+            status = found.get(key)
+            if self._seen.get(key) != status and key in self._events:
+                self._seen[key] = status
+                self.notify((key,))

@@ -1,0 +1,38 @@
+"""This project's errors as gRPC status codes. Nothing leaves the server as UNKNOWN."""
+
+import grpc
+
+from durabletask_sql.errors import (
+    AlreadyExistsError,
+    DurableTaskSqlError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PermissionDeniedError,
+    UnavailableError,
+)
+
+_CODES: dict[type[DurableTaskSqlError], grpc.StatusCode] = {
+    InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    OutcomeUnknownError: grpc.StatusCode.ABORTED,
+}
+
+
+class UnimplementedError(DurableTaskSqlError):
+    """An RPC, or a form of one, that this server does not have."""
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """Return the status code and the text for a caller."""
+    if isinstance(error, UnimplementedError):
+        return grpc.StatusCode.UNIMPLEMENTED, str(error)
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code, str(error)
+    return grpc.StatusCode.INTERNAL, "the server failed on this call by a bug of its own; its log says more"

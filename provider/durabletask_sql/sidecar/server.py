@@ -1,0 +1,122 @@
+"""The gRPC server: every RPC of the protocol, on its addresses."""
+
+import logging
+from collections.abc import Mapping
+
+import grpc
+import grpc.aio
+from google.protobuf.empty_pb2 import Empty
+
+from durabletask_sql.errors import SettingsError
+from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.settings import Listen, Settings
+from durabletask_sql.sidecar.calls import Context, ServedHub, unary
+from durabletask_sql.sidecar.clients import ClientMethods
+from durabletask_sql.sidecar.streams import Streams
+from durabletask_sql.sidecar.work import WorkMethods
+
+_log = logging.getLogger(__name__)
+
+SERVICE = "TaskHubSidecarService"
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
+    ("grpc.max_receive_message_length", -1),  # payloads are checked, with a better answer than the transport's
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+
+
+class Server:
+    """Serves task hubs on the addresses of the settings."""
+
+    def __init__(self, hubs: Mapping[str, ServedHub], settings: Settings) -> None:
+        """Prepare the server; nothing listens before `start`."""
+        self._settings = settings
+        self._streams = Streams(hubs, ping_seconds=settings.ping_seconds, default_slots=settings.default_slots)
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers(hubs, settings, self._streams)),))
+
+    async def start(self) -> tuple[str, ...]:
+        """Listen, and return the addresses. Raises SettingsError when a port is taken."""
+        bound = bind(self._server, self._settings.listen)
+        await self._server.start()
+        return bound
+
+    def end_streams(self) -> None:
+        """End the workers' streams; calls go on."""
+        self._streams.close()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, let running ones finish for so many seconds, then cut them."""
+        await self._server.stop(grace)
+
+
+def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
+             ) -> "dict[str, grpc.RpcMethodHandler[bytes, bytes]]":
+    """Return a handler for every RPC; those that this server does not have say so by name."""
+    clients, work = ClientMethods(settings.limits), WorkMethods()
+    wrapped = {
+        "Hello": unary(hubs, "Hello", Empty, clients.hello),
+        "StartInstance": unary(hubs, "StartInstance", pb.CreateInstanceRequest, clients.start_instance),
+        "GetInstance": unary(hubs, "GetInstance", pb.GetInstanceRequest, clients.get_instance),
+        "WaitForInstanceStart": unary(
+            hubs, "WaitForInstanceStart", pb.GetInstanceRequest, clients.wait_for_instance_start),
+        "WaitForInstanceCompletion": unary(
+            hubs, "WaitForInstanceCompletion", pb.GetInstanceRequest, clients.wait_for_instance_completion),
+        "RaiseEvent": unary(hubs, "RaiseEvent", pb.RaiseEventRequest, clients.raise_event),
+        "TerminateInstance": unary(hubs, "TerminateInstance", pb.TerminateRequest, clients.terminate_instance),
+        "SuspendInstance": unary(hubs, "SuspendInstance", pb.SuspendRequest, clients.suspend_instance),
+        "ResumeInstance": unary(hubs, "ResumeInstance", pb.ResumeRequest, clients.resume_instance),
+        "QueryInstances": unary(hubs, "QueryInstances", pb.QueryInstancesRequest, clients.query_instances),
+        "PurgeInstances": unary(hubs, "PurgeInstances", pb.PurgeInstancesRequest, clients.purge_instances),
+        "CompleteOrchestratorTask": unary(
+            hubs, "CompleteOrchestratorTask", pb.OrchestratorResponse, work.complete_orchestrator_task),
+        "CompleteActivityTask": unary(
+            hubs, "CompleteActivityTask", pb.ActivityResponse, work.complete_activity_task),
+        "AbandonTaskOrchestratorWorkItem": unary(
+            hubs, "AbandonTaskOrchestratorWorkItem", pb.AbandonOrchestrationTaskRequest, work.abandon_orchestrator),
+        "AbandonTaskActivityWorkItem": unary(
+            hubs, "AbandonTaskActivityWorkItem", pb.AbandonActivityTaskRequest, work.abandon_activity),
+    }
+    found = {name: grpc.unary_unary_rpc_method_handler(handle) for name, handle in wrapped.items()}
+    found["GetWorkItems"] = grpc.unary_stream_rpc_method_handler(streams.get_work_items)
+    found["StreamInstanceHistory"] = grpc.unary_stream_rpc_method_handler(streams.stream_instance_history)
+    for method in pb.DESCRIPTOR.services_by_name[SERVICE].methods:
+        found.setdefault(method.name, grpc.unary_unary_rpc_method_handler(_unimplemented(method.name)))
+    return found
+
+
+def _unimplemented(name: str) -> object:
+    async def handle(data: bytes, context: Context) -> bytes:
+        del data
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by this server yet")
+        raise AssertionError(name)  # abort raises
+
+    return handle
+
+
+def bind(server: grpc.aio.Server, listen: Listen) -> tuple[str, ...]:
+    """Bind the addresses: what was asked for, or by default both loopbacks as far as the machine has them."""
+    if listen.explicit:
+        host = f"[{listen.host}]" if ":" in listen.host else listen.host
+        return (f"{host}:{_add(server, host, listen.port)}",)
+    port = _add(server, "127.0.0.1", listen.port)
+    bound = [f"127.0.0.1:{port}"]
+    try:
+        _add(server, "[::1]", port)
+        bound.append(f"[::1]:{port}")
+    except SettingsError as error:
+        _log.info("serving 127.0.0.1 alone: %s", error)
+    return tuple(bound)
+
+
+def _add(server: grpc.aio.Server, host: str, port: int) -> int:
+    try:
+        return server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        message = f"cannot listen on {host}:{port}: the port is taken, or the address is not this machine's"
+        raise SettingsError(message) from error
