@@ -10,7 +10,7 @@ from durabletask_sql.dispatch.board import Board, BoardPorts
 from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
 from durabletask_sql.errors import DurableTaskSqlError
-from durabletask_sql.model.checkpoints import TurnCheckpoint
+from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.partitions.memory import Memory, MemoryLimits
 from durabletask_sql.ports.committer import Committer
@@ -52,9 +52,15 @@ class Dispatcher:
         self._timers_moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.board = Board(hub, identity.host_id, self._memory, clock, BoardPorts(
-            lambda item: self._owner.submit(item), committer.activity, lambda: self._owner.kick()))
+            self._submit, committer.activity, self._kick))
         self._owner = Owner(committer, self._memory, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover))
+
+    def _submit(self, item: Item) -> "asyncio.Future[Outcome]":
+        return self._owner.submit(item)
+
+    def _kick(self) -> None:
+        self._owner.kick()
 
     def wake(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody in this process wrote rows for these instances: claim them now."""
@@ -71,6 +77,7 @@ class Dispatcher:
         """Hand out nothing more, and wait for what is out, at most so long."""
         self.board.stop_offering()
         until = self._clock.monotonic() + seconds
+        # Two parts have to be idle at the same moment, and neither knows of the other.
         while not (self.board.is_idle and self._owner.is_idle) and self._clock.monotonic() < until:
             await asyncio.sleep(_IDLE_CHECK_SECONDS)
 

@@ -366,7 +366,8 @@ class Memory:
         limits = self.limits
         if len(self._instances) <= limits.instances and self._history_bytes <= limits.history_bytes:
             return
-        victims, size = [], self._history_bytes
+        victims: list[InstanceMemory] = []
+        size = self._history_bytes
         for mem in self._instances.values():
             # A tenth more than needed, so that the next commits need not look again.
             if len(self._instances) - len(victims) <= 0.9 * limits.instances and size <= 0.9 * limits.history_bytes:

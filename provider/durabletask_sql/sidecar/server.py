@@ -1,7 +1,7 @@
 """The gRPC server: every RPC of the protocol, on its addresses."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import grpc
 import grpc.aio
@@ -90,7 +90,7 @@ def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
     return found
 
 
-def _unimplemented(name: str) -> object:
+def _unimplemented(name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(data: bytes, context: Context) -> bytes:
         del data
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by this server yet")

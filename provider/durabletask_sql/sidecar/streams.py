@@ -73,10 +73,11 @@ class Streams:
             execution_id = request.executionId.value or None
             async for page in call.service.history(request.instanceId, execution_id):
                 yield history_chunk(page)
-            return
         except DurableTaskSqlError as error:
             code, text = status_of(error)
         except Exception as error:
             _log.exception("StreamInstanceHistory failed by a bug")
             code, text = status_of(error)
+        else:
+            return
         await context.abort(code, text)

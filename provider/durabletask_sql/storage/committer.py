@@ -7,6 +7,7 @@ what the database refuses is found by halving and leaves as REFUSED. The others 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.model.checkpoints import (
@@ -22,6 +23,7 @@ from durabletask_sql.ports.committer import Committed, Group, Load, Loaded, Pend
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.database import Database
+from durabletask_sql.storage.dialect import Row, Statement
 from durabletask_sql.storage.faults import (
     ConflictError,
     ConnectionLostError,
@@ -81,8 +83,8 @@ class SqlCommitter:
 
     async def poll(self, host_id: int, timer_horizon: int) -> Pending:
         """Look, in one cheap statement without writing, whether anything waits that other processes wrote."""
-        rows = await self._database.readers.run(lambda session: _asked(session.ask(
-            sql.PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon)))
+        rows = await self._database.readers.run(lambda session: asked(
+            session, sql.PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon))
         return Pending(frozenset(partition for kind, partition in rows if kind == "queue"),
                        frozenset(partition for kind, partition in rows if kind == "timers"),
                        any(kind == "tasks" for kind, _ in rows))
@@ -97,16 +99,16 @@ class SqlCommitter:
 
     async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
         """Return the activity task with this sequence if it is still held under this claim, else None."""
-        rows = await self._database.readers.run(lambda session: _asked(session.ask(
-            sql.FIND_TASK, [(partition, seq)], hub=self._hub.hub_id, claim=token)))
+        rows = await self._database.readers.run(lambda session: asked(
+            session, sql.FIND_TASK, [(partition, seq)], hub=self._hub.hub_id, claim=token))
         return next(iter(task_rows(Reply(rows))), None)
 
     async def release_claims(self, host_id: int, tokens: Sequence[int]) -> None:
         """Give back the activity tasks that a host claimed under these tokens."""
         if tokens:
             rows = [(token,) for token in tokens]
-            await self._database.committer.run(lambda session: session.ask(
-                sql.RELEASE_TASKS, rows, hub=self._hub.hub_id, owner=host_id))
+            await self._database.committer.run(lambda session: asked(
+                session, sql.RELEASE_TASKS, rows, hub=self._hub.hub_id, owner=host_id))
 
 
 class GroupCommit:
@@ -193,7 +195,7 @@ class GroupCommit:
             case _:
                 return {}
 
-    def _present(self, statement: sql.Statement, keys: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    def _present(self, statement: Statement, keys: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
         """Ask, in a transaction of its own, which keys are there and free."""
         if not keys:
             return set()
@@ -242,8 +244,17 @@ def _unknown(error: ConnectionLostError) -> OutcomeUnknownError | UnavailableErr
     return OutcomeUnknownError(str(error)) if error.sent else UnavailableError(str(error))
 
 
-def _asked(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    return rows
+def asked(session: Session, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object
+          ) -> list[tuple[Any, ...]]:
+    """Run a statement that may be repeated, once more on a fresh connection when the first try lost its own."""
+    try:
+        return session.ask(statement, rows, **scalars)
+    except ConnectionLostError:
+        session.rollback()
+    try:
+        return session.ask(statement, rows, **scalars)
+    except TransactionError as error:
+        raise UnavailableError(str(error)) from error
 
 
 def _data_version(session: Session) -> int:

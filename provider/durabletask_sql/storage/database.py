@@ -32,7 +32,7 @@ class Database:
             self.committer = self.clients = self.leases = self.solo = self.blocked = writer
             self.readers: Lane[Session] = Lane(
                 "reader", _READ_THREADS, lambda: SqliteSession(url.location, compiler, writer=False))
-            self._lanes = (writer, self.readers)
+            self._lanes: tuple[Lane[Session], ...] = (writer, self.readers)
         else:
             shared = PostgresCompiler()
 

@@ -32,16 +32,17 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.sql import Executable
-from sqlalchemy.sql.dml import Delete, Insert
-from sqlalchemy.sql.selectable import CTE, FromClause
+from sqlalchemy.sql.dml import Delete, Insert, Update
+from sqlalchemy.sql.selectable import CTE, FromClause, SelectBase
 from sqlalchemy.types import TypeEngine
 
 BIGINT, INTEGER, SMALLINT, TEXT, BYTES = BigInteger(), Integer(), SmallInteger(), Text(), LargeBinary()
 _ZERO, _ONE = literal_column("0", INTEGER), literal_column("1", INTEGER)
+POSTGRESQL = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
-Row = Sequence[object]
+Row = tuple[Any, ...]
+Executable = SelectBase | Insert | Update | Delete
 Build = Callable[[FromClause], Executable]
 
 
@@ -99,7 +100,7 @@ class PostgresCompiler:
 
     def __init__(self) -> None:
         """Begin with nothing compiled."""
-        self._dialect = PGDialect_psycopg()
+        self._dialect = POSTGRESQL
         self._cache: dict[Statement, Compiled] = {}
 
     def compile(self, statement: Statement) -> Compiled:

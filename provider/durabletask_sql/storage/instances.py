@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, select
 
@@ -16,9 +17,10 @@ from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation, Sent, Termination
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import decode_instance, encode_instance, encode_text
+from durabletask_sql.storage.committer import asked
 from durabletask_sql.storage.creation import create
 from durabletask_sql.storage.database import Database
-from durabletask_sql.storage.dialect import BIGINT, Statement
+from durabletask_sql.storage.dialect import BIGINT, BYTES, SMALLINT, Statement
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
 from durabletask_sql.storage.group import OUTPUT
 from durabletask_sql.storage.queries import (
@@ -46,7 +48,7 @@ SEND = Statement("control_queue", lambda v: (
                bindparam("held", type_=BIGINT), v.c.events)
         .select_from(v.join(instances, sql.by_key(instances, v)))
         .where(instances.c.status.not_in(_ENDED))).returning(control_queue.c.seq)),
-    {**sql.EXECUTIONS, "kind": sql.SMALLINT, "events": sql.BYTES})
+    {**sql.EXECUTIONS, "kind": SMALLINT, "events": BYTES})
 
 
 class SqlInstances:
@@ -102,11 +104,11 @@ class SqlInstances:
         """Delete everything about those that have ended, each in a transaction of its own; return which."""
         purged = set()
         for key in keys:
-            if await transact(self._database, lambda session, key=key: self._purge(session, key)):
+            if await transact(self._database, partial(self._purge, key=key)):
                 purged.add(key)
         return frozenset(purged)
 
-    def _purge(self, session: Session, key: InstanceKey) -> bool:
+    def _purge(self, session: Session, *, key: InstanceKey) -> bool:
         found = session.ask(LOCK_INSTANCE, [key], hub=self._hub.hub_id)
         if not found or not decode_instance(found[0]).status.is_terminal:
             return False
@@ -140,9 +142,9 @@ class SqlInstances:
         """Yield the framed events of one execution, a page of history rows at a time."""
         after = -1
         while True:
-            rows = await self._database.readers.run(lambda session, after=after: _read(session, lambda: session.ask(
-                READ_HISTORY, hub=self._hub.hub_id, partition=key.partition, instance_id=key.instance_id,
-                execution_id=execution_id, after=after)))
+            page = partial(_read_history, hub=self._hub.hub_id, partition=key.partition, instance_id=key.instance_id,
+                           execution_id=execution_id, after=after)
+            rows = await self._database.readers.run(page)
             if not rows:
                 return
             yield b"".join([row[1] for row in rows])
@@ -159,3 +161,7 @@ def _read(session: Session, work: Callable[[], T]) -> T:
         return work()
     except TransactionError as error:
         raise UnavailableError(str(error)) from error
+
+
+def _read_history(session: Session, **place: object) -> list[tuple[Any, ...]]:
+    return asked(session, READ_HISTORY, **place)

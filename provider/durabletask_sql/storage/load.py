@@ -43,8 +43,7 @@ class LoadAttempt:
         ours = frozenset(partition for partition, owner, epoch in partitions.rows
                          if owner == load.host_id and epoch == load.epochs[partition])
         found = self._choose(ours, scans)
-        loaded = self._claim_and_read(ours, found)
-        return loaded
+        return self._claim_and_read(ours, found)
 
     def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
         listed = list(rows)

@@ -7,11 +7,9 @@ from typing import Any
 
 import psycopg
 from psycopg.types.numeric import Int8BinaryDumper
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.sql import Executable
 
 from durabletask_sql.errors import SettingsError, UnavailableError
-from durabletask_sql.storage.dialect import PostgresCompiler, Row, Statement
+from durabletask_sql.storage.dialect import POSTGRESQL, Executable, PostgresCompiler, Row, Statement
 from durabletask_sql.storage.faults import (
     CommitWarningError,
     ConflictError,
@@ -26,7 +24,6 @@ from durabletask_sql.storage.session import Reply
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_MS = 200
-_DIALECT = PGDialect_psycopg()
 
 
 def connect(conninfo: str, *, shown: str, idle_timeout_ms: int, allow_unsafe: bool) -> psycopg.Connection[Any]:
@@ -175,7 +172,7 @@ class PostgresSession:
 
     def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Reply:
         """Run a statement that is built for the occasion."""
-        compiled = statement.compile(dialect=_DIALECT)
+        compiled = statement.compile(dialect=POSTGRESQL)
         try:
             cursor = self._open().cursor(binary=True)
             cursor.execute(str(compiled).encode(), {**compiled.params, **(parameters or {})})

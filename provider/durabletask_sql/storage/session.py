@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy.sql import Executable
-
-from durabletask_sql.storage.dialect import Row, Statement
+from durabletask_sql.storage.dialect import Executable, Row, Statement
 
 
 @dataclass(slots=True)

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.sql import Executable
 
 from durabletask_sql.errors import UnavailableError
-from durabletask_sql.storage.dialect import SIZES, Row, SqliteCompiler, Statement
+from durabletask_sql.storage.dialect import SIZES, Executable, Row, SqliteCompiler, Statement
 from durabletask_sql.storage.faults import RefusedError, ShortWriteError
 from durabletask_sql.storage.session import Reply
 

@@ -18,7 +18,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.sql import Executable
 from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.selectable import FromClause
 from sqlalchemy.types import TypeEngine
@@ -30,6 +29,7 @@ from durabletask_sql.storage.dialect import (
     INTEGER,
     SMALLINT,
     TEXT,
+    Executable,
     Statement,
     insert_new,
     keyed,

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, cast, func, select
 from sqlalchemy.types import Text, UserDefinedType
@@ -40,8 +40,9 @@ class _Xid8(UserDefinedType[str]):
 
     cache_ok = True
 
-    def get_col_spec(self) -> str:
+    def get_col_spec(self, **kw: Any) -> str:
         """Return the type's name."""
+        del kw
         return "xid8"
 
 

@@ -81,7 +81,8 @@ def take(row: InstanceRow, rows: Sequence[QueueRow], timers: Sequence[TimerRow],
     terminations = [one for one in live if _holds_termination(one)]
     if terminations and not row.history_count:
         return _end_pending(row, [*live, *live_timers], terminations, dead, now)
-    ordered = sorted([*live, *live_timers], key=lambda one: one.kind is not MessageKind.START)
+    every: list[Row] = [*live, *live_timers]
+    ordered = sorted(every, key=lambda one: one.kind is not MessageKind.START)
     if not ordered or (not row.history_count and ordered[0].kind is not MessageKind.START):
         return Intake(runs=False, discarded=dead[0], discarded_timers=dead[1])
     if ordered[0] in terminations:
