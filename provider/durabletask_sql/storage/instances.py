@@ -47,7 +47,7 @@ SEND = Statement("control_queue", lambda v: (
         select(instances.c.hub_id, instances.c.partition, instances.c.instance_id, v.c.execution_id, v.c.kind,
                bindparam("held", type_=BIGINT), v.c.events)
         .select_from(v.join(instances, sql.by_key(instances, v)))
-        .where(instances.c.status.not_in(_ENDED))).returning(control_queue.c.seq)),
+        .where(*(instances.c.status != number for number in _ENDED))).returning(control_queue.c.seq)),
     {**sql.EXECUTIONS, "kind": SMALLINT, "events": BYTES})
 
 

@@ -86,7 +86,7 @@ def page_statement(query: InstanceQuery) -> Select[tuple[object, ...]]:
     conditions: list[ColumnElement[bool]] = [
         instances.c.hub_id == sql.HUB, or_(instances.c.instance_id < "@", instances.c.instance_id >= "A")]
     if query.statuses:
-        conditions.append(instances.c.status.in_(sorted(int(status) for status in query.statuses)))
+        conditions.append(or_(*(instances.c.status == int(status) for status in sorted(query.statuses))))
     if query.created_from is not None:
         conditions.append(instances.c.created_at >= query.created_from)
     if query.created_to is not None:
