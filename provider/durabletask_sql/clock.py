@@ -26,7 +26,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock: one reading of UTC at the start, then the monotonic clock, so that it never goes back.
 
-    `set_offset` moves it to the database's time when the database's time is the one that counts.
+    `move` takes it to the database's time where that is the one that counts.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,9 @@ class SystemClock:
         """Return seconds since an arbitrary moment."""
         return time.monotonic()
 
-    def follow(self, reference: int) -> int:
-        """Make `now()` agree with `reference` (microseconds UTC) and return by how much it moved, in microseconds."""
-        moved = reference - self.now()
-        self._base += moved
-        return moved
+    def move(self, by: int) -> None:
+        """Move the clock by so many microseconds, towards the database's time."""
+        self._base += by
 
 
 @dataclass(slots=True)

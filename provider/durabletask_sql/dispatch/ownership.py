@@ -41,7 +41,8 @@ class Ownership:
 
     async def start(self) -> None:
         """Register the host and take every partition that nobody alive owns."""
-        self._follow(await self._leases.register(self._identity, self._settings.seconds), first=True)
+        asked = self._clock.now()
+        self._follow(asked, await self._leases.register(self._identity, self._settings.seconds), first=True)
         await self._acquire()
 
     async def run(self, on_lost: Callable[[], None]) -> None:
@@ -49,7 +50,8 @@ class Ownership:
         while True:
             await asyncio.sleep(self._settings.seconds / 3)
             try:
-                self._follow(await self._leases.heartbeat(self._identity.host_id, self._settings.seconds))
+                asked = self._clock.now()
+                self._follow(asked, await self._leases.heartbeat(self._identity.host_id, self._settings.seconds))
                 await self._acquire()
             except PartitionLostError as error:
                 _log.warning("this host's lease is gone, starting over: %s", error)
@@ -92,8 +94,12 @@ class Ownership:
         """Give everything back."""
         await self._leases.release(self._identity.host_id)
 
-    def _follow(self, reference: int, *, first: bool = False) -> None:
-        if self._settings.follow_database:
-            moved = self._clock.follow(reference)
-            if abs(moved) > _JUMP and not first:
-                _log.warning("the database's clock and this machine's moved apart by %.1f s", moved / MICROSECONDS)
+    def _follow(self, asked: int, reference: int, *, first: bool = False) -> None:
+        """Move the clock as little as the database's answer demands: it was read between `asked` and now."""
+        answered = self._clock.now()
+        if not self._settings.follow_database or asked <= reference <= answered:
+            return
+        moved = reference - (asked if reference < asked else answered)
+        self._clock.move(moved)
+        if abs(moved) > _JUMP and not first:
+            _log.warning("the database's clock and this machine's moved apart by %.1f s", moved / MICROSECONDS)

@@ -189,7 +189,7 @@ class Memory:
             if mem.enter(row):
                 self.entered += 1
                 self._messages[row.key.partition] += 1
-            if not mem.known:
+            if not mem.known or self._is_news(mem, row):
                 self.read_afresh(row.key)
             self._consider(mem)
 
@@ -354,6 +354,14 @@ class Memory:
         row = mem.row
         return row is not None and not row.status.is_terminal and not row.history_count and not any(
             queued.kind == 0 and queued.execution_id == row.execution_id for queued in mem.rows)
+
+    @staticmethod
+    def _is_news(mem: InstanceMemory, row: QueueRow) -> bool:
+        """Tell whether a row belongs to an execution that memory does not know: a late one, or that of a re-creation.
+
+        Only a read that is newer than the row can tell the two apart, and only the late one may be discarded.
+        """
+        return mem.row is None or row.execution_id not in (None, mem.row.execution_id)
 
     def _consider(self, mem: InstanceMemory) -> None:
         if mem.can_run:
