@@ -130,7 +130,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     versions = {name: importlib.metadata.version(name) for name in ("durabletask-sql", "durabletask", "grpcio", "psycopg")}
-    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, {versions}")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}")
+    print(versions)
     with tempfile.TemporaryDirectory() as folder, server() as maintenance:
         sync = sync_milliseconds(Path(folder))
         figures = report(measure(options, Path(folder), maintenance), sync)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from hubs import Hub
 from postgres import create_database
 from server import ServerProcess

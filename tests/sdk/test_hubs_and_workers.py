@@ -10,6 +10,7 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.worker import ConcurrencyOptions
+
 from hubs import Hub
 
 COMPLETED = OrchestrationStatus.COMPLETED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -13,6 +13,7 @@ from durabletask import task
 from durabletask.client import OrchestrationQuery, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf import unknown_fields
+
 from hubs import Hub
 
 COMPLETED, TERMINATED, RUNNING = (OrchestrationStatus.COMPLETED, OrchestrationStatus.TERMINATED,
@@ -119,7 +120,7 @@ def test_a_terminated_child_fails_for_its_parent(client, fresh_id):
 
 
 def test_terminate_of_a_scheduled_instance_ends_it_for_good(client, fresh_id):
-    start_at = datetime.now(timezone.utc) + timedelta(seconds=1)
+    start_at = datetime.now(UTC) + timedelta(seconds=1)
     instance_id = client.schedule_new_orchestration(quick, instance_id=fresh_id("s"), start_at=start_at)
     client.terminate_orchestration(instance_id, output="never")
     assert ended(client, instance_id) == TERMINATED
@@ -169,17 +170,17 @@ def test_a_suspended_instance_can_be_terminated(client, fresh_id):
 
 
 def test_a_scheduled_start_waits_for_its_time(client, fresh_id):
-    start_at = datetime.now(timezone.utc) + timedelta(milliseconds=700)
+    start_at = datetime.now(UTC) + timedelta(milliseconds=700)
     instance_id = client.schedule_new_orchestration(quick, instance_id=fresh_id("s"), start_at=start_at)
     assert client.get_orchestration_state(instance_id).runtime_status == OrchestrationStatus.PENDING
     assert ended(client, instance_id) == COMPLETED
     first = raw_state(client, instance_id)
-    assert first.lastUpdatedTimestamp.ToDatetime(timezone.utc) >= start_at
-    assert first.scheduledStartTimestamp.ToDatetime(timezone.utc) == start_at
+    assert first.lastUpdatedTimestamp.ToDatetime(UTC) >= start_at
+    assert first.scheduledStartTimestamp.ToDatetime(UTC) == start_at
 
 
 def test_events_for_a_scheduled_instance_wait_with_it(client, fresh_id):
-    start_at = datetime.now(timezone.utc) + timedelta(milliseconds=500)
+    start_at = datetime.now(UTC) + timedelta(milliseconds=500)
     instance_id = client.schedule_new_orchestration(waiting, instance_id=fresh_id("s"), start_at=start_at)
     client.raise_orchestration_event(instance_id, "go", data="early")
     state = client.wait_for_orchestration_completion(instance_id, timeout=30)
@@ -314,7 +315,7 @@ def test_queries_page_through_exactly_what_has_the_prefix(client, fresh_id):
 
 def test_queries_filter_by_status_and_time_and_leave_payloads_out(client, fresh_id):
     prefix = fresh_id("q")
-    before = datetime.now(timezone.utc)
+    before = datetime.now(UTC)
     running = started(client, waiting, f"{prefix}-a")
     done = started(client, quick, f"{prefix}-b", "text")
     assert ended(client, done) == COMPLETED

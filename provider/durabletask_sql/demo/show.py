@@ -130,8 +130,8 @@ def _report(finished: list[Finished], seconds: float, database: Path) -> int:
                  and order.results == order.scheduled and order.twice == 0)
     total = sum(order.results for order in finished)
     if good:
-        sys.stdout.write(f"\nAll {len(finished)} orders completed in {seconds:.1f} s, over a killed server: {total} activity "
-                         "results, none lost, none counted twice.\n")
+        sys.stdout.write(f"\nAll {len(finished)} orders completed in {seconds:.1f} s, over a killed server: {total} "
+                         "activity results, none lost, none counted twice.\n")
     else:
         sys.stdout.write("\nSomething is not as promised: see the table. Please report it, with the file.\n")
     sys.stdout.write(f"The file stays: look at it with `sqlite3 {database} {_LOOK!r}`,\n"
