@@ -7,6 +7,8 @@ import signal
 import sys
 from dataclasses import replace
 
+import uvloop
+
 from durabletask_sql.host import Host
 from durabletask_sql.settings import (
     DEFAULT_DATABASE,
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     configure_logging(options.log_level)
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
-    return asyncio.run(_serve(settings))
+    return uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
