@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.executors import OpenActivity, OpenTurn, Seat, Seats
@@ -39,7 +39,7 @@ MAX_FAILED_DELIVERIES = 5
 class BoardPorts:
     """What the board needs of its host: submitting items and finding an activity task by its claim."""
 
-    submit: Callable[[Item], "asyncio.Future[Outcome]"]
+    submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
     find_activity: Callable[[int, int, int], Awaitable[ActivityRow | None]]
     wants_work: Callable[[], None]
 
@@ -59,6 +59,7 @@ class Board:
         self._tasks: deque[ActivityRow] = deque()
         self._abandoned: dict[int, int] = {}
         self._completing: set[int] = set()
+        self._in_flight: dict[int, asyncio.Future[Outcome]] = {}
         self._dispatches = 0
         self._offering = True
 
@@ -101,7 +102,7 @@ class Board:
             return
         mem.turn = intake
         if intake.ends_pending:
-            self._ports.submit(end_pending(Turn(row, (), intake), self._clock.now(), self._hub.partition_count))
+            self._ports.submit(end_pending(Turn(row, (), intake), self._clock.now(), self._hub.partition_count), None)
             return
         self._dispatches += 1
         token = f"turn:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
@@ -112,7 +113,7 @@ class Board:
     def _discard(self, mem: InstanceMemory, seqs: tuple[int, ...], timers: tuple[int, ...]) -> None:
         """Delete rows that no turn will ever take; nothing else of the instance runs until that is done."""
         mem.blocked = True
-        done = self._ports.submit(Discard(mem.key, seqs, timers))
+        done = self._ports.submit(Discard(mem.key, seqs, timers), None)
         done.add_done_callback(lambda _: self._unblock(mem))
 
     def _begin_activity(self, row: ActivityRow, seat: Seat) -> None:
@@ -168,15 +169,33 @@ class Board:
         except InvalidCompletionError as error:
             await self._fail_delivery(turn, str(error))
             return
-        done = self._ports.submit(checkpoint)
+        if not await self._is_settled(turn):
+            self.pump()
+            return
+        done = self._ports.submit(replace(checkpoint, consumed=self._real(turn)), None)
         self.pump()
         outcome = await done
         if outcome.kind is OutcomeKind.LOST:
             _log.info("a turn of instance %r was lost and runs again: %s", instance_id, outcome.cause)
 
+    async def _is_settled(self, turn: OpenTurn) -> bool:
+        """Wait for the commits of the messages that a turn ran on ahead of them; False: it was taken back."""
+        waiting = [self._in_flight[seq] for seq in turn.intake.consumed if seq in self._in_flight]
+        if waiting:
+            await asyncio.wait(waiting)
+        return turn.is_current
+
+    @staticmethod
+    def _real(turn: OpenTurn) -> tuple[int, ...]:
+        """Return the sequences that a turn consumes, those that it saw ahead of their commit included."""
+        settled = turn.mem.settled
+        return tuple(settled.get(seq, seq) for seq in turn.intake.consumed) if settled else turn.intake.consumed
+
     async def _fail_delivery(self, turn: OpenTurn, cause: str) -> None:
         """An answer that cannot be carried out: try again a few times, then set the messages aside with the cause."""
         mem = turn.mem
+        if not await self._is_settled(turn):
+            return
         mem.failures += 1
         _log.error("instance %r: a worker's answer cannot be carried out (%d of %d): %s", mem.key.instance_id,
                    mem.failures, MAX_FAILED_DELIVERIES, cause)
@@ -185,7 +204,7 @@ class Board:
             return
         mem.failures = 0
         rows = turn.intake
-        await self._ports.submit(Quarantine(mem.key, cause, rows.consumed, rows.consumed_timers))
+        await self._ports.submit(Quarantine(mem.key, cause, self._real(turn), rows.consumed_timers), None)
 
     async def abandon_turn(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
@@ -234,15 +253,23 @@ class Board:
             self._tasks = deque(task for task in self._tasks if task.seq != row.seq)
         try:
             message = activity_outcome(row, answer, self._clock.now()) if self._is_awaited(row) else None
-            done = self._ports.submit(ActivityCompletion(row.key, row.seq, row.token, message))
-            self.pump()
-            outcome = await done
+            outcome = await self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
         finally:
             self._completing.discard(row.seq)
             self._abandoned.pop(row.seq, None)
         if outcome.kind is OutcomeKind.LOST:
             _log.info("the result of activity %d of instance %r counts no more: %s", row.task_id,
                       row.key.instance_id, outcome.cause)
+
+    async def _submit_result(self, item: ActivityCompletion) -> Outcome:
+        """Submit a result; the turn that it triggers may run at once, its commit waits for this one (I3)."""
+        seq = self._memory.enter_provisionally(item.message) if item.message is not None else None
+        done = self._ports.submit(item, seq)
+        if seq is not None:
+            self._in_flight[seq] = done
+            done.add_done_callback(lambda _: self._in_flight.pop(seq, None))
+        self.pump()
+        return await done
 
     def _is_awaited(self, row: ActivityRow) -> bool:
         """Whether, for all that is in memory, the execution that scheduled a task still runs."""

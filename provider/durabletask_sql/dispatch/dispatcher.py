@@ -56,8 +56,8 @@ class Dispatcher:
         self._owner = Owner(committer, self._memory, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover))
 
-    def _submit(self, item: Item) -> "asyncio.Future[Outcome]":
-        return self._owner.submit(item)
+    def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
+        return self._owner.submit(item, provisional)
 
     def _kick(self) -> None:
         self._owner.kick()

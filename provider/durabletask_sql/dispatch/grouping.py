@@ -22,6 +22,7 @@ class Submission:
 
     item: Item
     done: asyncio.Future[Outcome]
+    provisional: int | None = None  # of its message, when that entered memory before its commit
 
     @property
     def size(self) -> int:

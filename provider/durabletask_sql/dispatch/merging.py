@@ -4,7 +4,17 @@ A reply counts only for partitions whose epoch is still the one it was made unde
 was lost and taken again meanwhile is dropped.
 """
 
-from durabletask_sql.model.checkpoints import Discard, Item, Outcome, OutcomeKind, Quarantine, TurnCheckpoint
+from collections.abc import Sequence
+
+from durabletask_sql.model.checkpoints import (
+    ActivityCompletion,
+    Discard,
+    Item,
+    Outcome,
+    OutcomeKind,
+    Quarantine,
+    TurnCheckpoint,
+)
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.ports.committer import Committed, Group, Load, Loaded
 
@@ -16,8 +26,11 @@ class Merger:
         """Work on this memory."""
         self._memory = memory
 
-    def merge(self, group: Group, committed: Committed) -> frozenset[int]:
-        """Follow a group; return the partitions for which its reply counted."""
+    def merge(self, group: Group, committed: Committed, provisional: Sequence[int | None]) -> frozenset[int]:
+        """Follow a group; return the partitions for which its reply counted.
+
+        `provisional` are, for each item, the sequences under which its message entered memory before the commit.
+        """
         memory = self._memory
         live = frozenset(p for p, epoch in group.epochs.items() if memory.epochs.get(p) == epoch)
         for item, outcome in zip(group.items, committed.outcomes, strict=True):
@@ -26,12 +39,24 @@ class Merger:
         for child in committed.children:
             if child.partition in live:
                 memory.merge_child(child)
+        self._settle(group, committed, provisional)
         memory.merge_rows(row for row in committed.entered if row.key.partition in live)
         memory.merge_rows(row for row in committed.claimed if row.key.partition in live)
         memory.merge_ceilings({key: value for key, value in committed.ceilings.items() if key.partition in live})
+        memory.redo_overtaken(committed.ceilings)
         memory.merge_timers(timer for timer in committed.timers if timer.key.partition in live)
         memory.wake(key for key in committed.unheld if key.partition in live)
         return live
+
+    def _settle(self, group: Group, committed: Committed, provisional: Sequence[int | None]) -> None:
+        """Give messages that entered before their commit their sequence, or take them out where they did not come."""
+        if not any(provisional):
+            return
+        rows = {id(row.events): row for row in committed.entered}
+        for item, seq in zip(group.items, provisional, strict=True):
+            if seq is not None and isinstance(item, ActivityCompletion) and item.message is not None:
+                # A row keeps the very bytes of its message: that is how the two are matched.
+                self._memory.settle(item.key, seq, rows.get(id(item.message.events)))
 
     def _merge_item(self, item: Item, outcome: Outcome) -> None:
         committed = outcome.kind is OutcomeKind.COMMITTED
@@ -54,6 +79,7 @@ class Merger:
         memory.merge_fresh(found for found in loaded.fresh if found.key.partition in live)
         memory.merge_rows(row for row in loaded.claimed if row.key.partition in live)
         memory.merge_ceilings({key: value for key, value in loaded.ceilings.items() if key.partition in live})
+        memory.redo_overtaken(loaded.ceilings)
         memory.settle_load(found.key for found in loaded.fresh)
         memory.merge_timers(timer for timer in loaded.timers if timer.key.partition in live)
         memory.scan(loaded.scan_full & live)

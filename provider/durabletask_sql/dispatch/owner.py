@@ -70,9 +70,12 @@ class Owner:
         self._lost_claims: list[int] = []
         self.unclaimed_activities = True
 
-    def submit(self, item: Item) -> asyncio.Future[Outcome]:
-        """Queue an item for the next group; the future tells what became of it once that is durable."""
-        submission = Submission(item, asyncio.get_running_loop().create_future())
+    def submit(self, item: Item, provisional: int | None = None) -> asyncio.Future[Outcome]:
+        """Queue an item for the next group; the future tells what became of it once that is durable.
+
+        `provisional` is the sequence under which its message is in memory already.
+        """
+        submission = Submission(item, asyncio.get_running_loop().create_future(), provisional)
         self._pending.append(submission)
         self._event.set()
         return submission.done
@@ -172,7 +175,7 @@ class Owner:
 
     def _follow(self, group: Group, submissions: list[Submission], committed: Committed) -> None:
         """Merge a reply, answer the submitters, and take care of the items that did not commit."""
-        live = self._merger.merge(group, committed)
+        live = self._merger.merge(group, committed, [submission.provisional for submission in submissions])
         if committed.activities:
             self._events.activities(committed.activities)
         self.unclaimed_activities |= committed.unclaimed_activities
@@ -181,6 +184,7 @@ class Owner:
             if outcome.kind is OutcomeKind.COMMITTED and isinstance(item, TurnCheckpoint):
                 self._events.changed(item)
             if outcome.kind is OutcomeKind.BUSY:
+                submission.provisional = None
                 self._start_solo(submission)
             elif outcome.kind is OutcomeKind.REFUSED and not isinstance(item, Quarantine | Discard):
                 self._set_aside(submission, outcome)
@@ -206,6 +210,7 @@ class Owner:
         _log.warning("the outcome of a commit of %d items is unknown, reloading: %s", len(submissions), error)
         for submission in submissions:
             if isinstance(submission.item, ActivityCompletion):
+                submission.provisional = None  # its memory is dropped before anything else happens
                 self._pending.append(submission)
             else:
                 _settle(submission, Outcome(OutcomeKind.LOST, "the outcome of its commit is unknown"))

@@ -12,6 +12,9 @@ from durabletask_sql.turn.intake import Intake
 
 _CHUNKS = 64
 
+# Rows whose commit is in flight sort behind all others: their sequence is not known yet.
+PROVISIONAL = 1 << 62
+
 
 @dataclass(slots=True, eq=False)
 class InstanceMemory:
@@ -35,6 +38,7 @@ class InstanceMemory:
     abandons: int = 0
     failures: int = 0
     startless_read: bool = False
+    settled: dict[int, int] = field(default_factory=dict)  # provisional sequences of the turn that is out: the real ones
     size: int = 0  # bytes of the queue rows
 
     @property
@@ -63,6 +67,20 @@ class InstanceMemory:
         self.size += len(row.events)
         self.startless_read = False
         return True
+
+    def depends_on(self, provisional: int) -> bool:
+        """Tell whether the turn that is out has seen a row whose commit was still in flight."""
+        return self.turn is not None and provisional in self.turn.consumed
+
+    def has_overtaken(self) -> bool:
+        """Tell whether an older row, or a ceiling, turned up behind the back of the turn that is out."""
+        if self.turn is None:
+            return False
+        seen = {self.settled.get(seq, seq) for seq in self.turn.consumed}
+        last = max((seq for seq in seen if seq < PROVISIONAL), default=0)
+        if self.ceiling is not None and self.ceiling < last:
+            return True
+        return any(row.seq < last and row.seq not in seen for row in self.rows)
 
     def runnable(self) -> list[QueueRow]:
         """Return the rows below the ceiling in dispatch order: the start row of the current execution first."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
-from durabletask_sql.model.messages import QueueRow, TimerRow
+from durabletask_sql.model.messages import NewMessage, QueueRow, TimerRow
 from durabletask_sql.model.status import Status
-from durabletask_sql.partitions.instance import InstanceMemory
+from durabletask_sql.partitions.instance import PROVISIONAL, InstanceMemory
 from durabletask_sql.partitions.window import TimerWindow
 from durabletask_sql.ports.committer import FreshInstance
 
@@ -56,6 +56,7 @@ class Memory:
         self._due: dict[InstanceKey, list[TimerRow]] = {}
         self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
         self._ceiled: set[InstanceKey] = set()
+        self._provisional = 0
         self.wants_timers = True
         self.entered = 0
 
@@ -253,6 +254,47 @@ class Memory:
             self._ready.pop(key, None)
         self._fresh[key] = None
 
+    # Speculation: a turn may see a message whose commit is in flight (I3: turns are pure)
+
+    def enter_provisionally(self, message: NewMessage) -> int | None:
+        """Let a message in before its commit, if its instance could run on it; return its provisional sequence."""
+        mem = self._instances.get(message.key)
+        if mem is None or mem.stale or mem.ceiling is not None or mem.row is None or not mem.row.history_count:
+            return None
+        if mem.row.execution_id != message.execution_id or len(mem.rows) >= self.limits.share_messages:
+            return None
+        self._provisional += 1
+        seq = PROVISIONAL + self._provisional
+        mem.enter(QueueRow(seq, message.key, message.execution_id, message.kind, message.events))
+        self._messages[message.key.partition] += 1
+        self._consider(mem)
+        return seq
+
+    def settle(self, key: InstanceKey, provisional: int, row: QueueRow | None) -> None:
+        """Follow the commit of a message that entered before it: it has its sequence now, or is not ours (None).
+
+        A turn that ran on it is taken back when the message did not come, or an older row or a ceiling did.
+        """
+        mem = self._instances.get(key)
+        if mem is None or not any(one.seq == provisional for one in mem.rows):
+            return
+        depends = mem.depends_on(provisional)
+        self._remove(mem, frozenset((provisional,)), frozenset())
+        if row is not None:
+            self.merge_rows((row,))
+            if depends:
+                mem.settled[provisional] = row.seq
+        elif depends:
+            self.put_back(mem)
+        self._consider(mem)
+
+    def redo_overtaken(self, keys: Iterable[InstanceKey]) -> None:
+        """Take back the turns that overtook a row which a claim has brought meanwhile."""
+        for key in keys:
+            mem = self._instances.get(key)
+            if mem is not None and mem.settled and mem.has_overtaken():
+                self.put_back(mem)
+
     # Turns
 
     def next_ready(self) -> InstanceMemory | None:
@@ -279,6 +321,7 @@ class Memory:
     def put_back(self, mem: InstanceMemory, *, first: bool = False) -> None:
         """Make an instance ready again whose turn was taken back."""
         mem.turn = None
+        mem.settled = {}
         self._consider(mem)
         if first and mem.key in self._ready:
             self._ready.move_to_end(mem.key, last=False)
@@ -296,7 +339,7 @@ class Memory:
         if mem is None:
             return
         self._forget_rows(mem)
-        mem.turn, mem.timers, mem.known = None, [], False
+        mem.turn, mem.settled, mem.timers, mem.known = None, {}, [], False
         self._set_ceiling(mem, None)
         self.read_afresh(key)
 
@@ -305,7 +348,7 @@ class Memory:
         mem = self._instances.get(checkpoint.key)
         if mem is None:
             return
-        mem.turn, mem.row, mem.abandons, mem.failures = None, checkpoint.row, 0, 0
+        mem.turn, mem.settled, mem.row, mem.abandons, mem.failures = None, {}, checkpoint.row, 0, 0
         if checkpoint.ended or checkpoint.continued_from is not None:
             self.window.drop_instance(checkpoint.key)
             self._due.pop(checkpoint.key, None)
