@@ -16,6 +16,7 @@ from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import SIZES, Executable, Row, SqliteCompiler, Statement
 from durabletask_sql.storage.faults import RefusedError, ShortWriteError
 from durabletask_sql.storage.session import Reply
+from durabletask_sql.storage.wal import WalKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def connect(path: str, *, writer: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # `wal` sees to it, off the writer's path
         connection.execute("PRAGMA busy_timeout=0" if writer else "PRAGMA busy_timeout=5000")
         if not writer:
             connection.execute("PRAGMA query_only=ON")
@@ -50,6 +52,7 @@ class SqliteSession:
         self._connection = connect(path, writer=writer)
         self._compiler = compiler
         self._path = path
+        self._wal = WalKeeper(path) if writer else None
 
     def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
         """Take the write lock, waiting for another process's transaction as long as it takes.
@@ -107,6 +110,8 @@ class SqliteSession:
             self.rollback()
             message = f"the SQLite file {self._path!r} could not commit, nothing was changed: {error}"
             raise UnavailableError(message) from error
+        if self._wal is not None:
+            self._wal.after_commit(self._connection)
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open."""
@@ -135,6 +140,8 @@ class SqliteSession:
 
     def close(self) -> None:
         """Close the connection."""
+        if self._wal is not None:
+            self._wal.close()
         self._connection.close()
 
 
