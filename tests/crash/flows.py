@@ -1,0 +1,49 @@
+"""The worker process of the crash tests: `python flows.py ADDRESS`, until standard input ends."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import timedelta
+
+from durabletask import task
+from durabletask.worker import TaskHubGrpcWorker
+
+FAN = 4
+
+
+def do_step(_, number):
+    return number + 1
+
+
+def child(ctx, number):
+    return (yield ctx.call_activity(do_step, input=number))
+
+
+def journey(ctx, number):
+    """A sequence, a fan-out, a timer, a child: six activity results and a sum that shows each of them."""
+    one = yield ctx.call_activity(do_step, input=number)
+    many = yield task.when_all([ctx.call_activity(do_step, input=one + place) for place in range(FAN)])
+    yield ctx.create_timer(ctx.current_utc_datetime + timedelta(milliseconds=100))
+    last = yield ctx.call_sub_orchestrator(child, input=sum(many))
+    return last
+
+
+def expected(number):
+    return sum(number + 2 + place for place in range(FAN)) + 1
+
+
+def main() -> None:
+    logger = logging.Logger("crash test")
+    logger.addHandler(logging.NullHandler())
+    worker = TaskHubGrpcWorker(host_address=sys.argv[1], logger=logger)
+    for orchestrator in (journey, child):
+        worker.add_orchestrator(orchestrator)
+    worker.add_activity(do_step)
+    worker.start()
+    sys.stdin.read()
+    worker.stop()
+
+
+if __name__ == "__main__":
+    main()
