@@ -107,7 +107,7 @@ class PostgresSession:
         try:
             cursor.execute(self._compiler.compile(statement).text.encode(),
                            self._compiler.parameters(statement, rows, scalars), prepare=True)
-        except (psycopg.Error, ValueError) as error:
+        except (psycopg.Error, ValueError, OverflowError) as error:
             raise self._fail(error) from error
         return reply
 
@@ -118,7 +118,7 @@ class PostgresSession:
             cursor.execute(self._compiler.compile(statement).text.encode(),
                            self._compiler.parameters(statement, rows, scalars), prepare=True)
             return _read(cursor, Reply())
-        except (psycopg.Error, ValueError) as error:
+        except (psycopg.Error, ValueError, OverflowError) as error:
             raise self._fail(error) from error
 
     def flush(self) -> None:
@@ -179,7 +179,7 @@ class PostgresSession:
             if self._pipeline is not None:
                 self._pipeline.sync()
             return _read(cursor, Reply())
-        except (psycopg.Error, ValueError) as error:
+        except (psycopg.Error, ValueError, OverflowError) as error:
             raise self._fail(error) from error
 
     def close(self) -> None:
