@@ -1,0 +1,158 @@
+"""What other sessions keep locked: the bad item leaves, the others commit, and it commits once the lock is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+
+import psycopg
+
+from conformance.world import World, in_world
+from durabletask_sql.model.checkpoints import ActivityCompletion, OutcomeKind
+
+COMMITTED, BUSY = OutcomeKind.COMMITTED, OutcomeKind.BUSY
+
+# Three lock timeouts are 600 ms; machines that run tests are slow and shared.
+SOON = 3.0
+
+
+def kinds(committed):
+    return [outcome.kind for outcome in committed.outcomes]
+
+
+async def refused_then_alone(w: World, sql: str, parameters: tuple[object, ...], bad: object, good: list[object]) -> None:
+    """Hold a lock, commit a group around the bad item, let the lock go, commit the bad item alone."""
+    with psycopg.connect(w.url) as other:
+        other.execute(sql, parameters)
+        began = time.monotonic()
+        committed = await w.commit(*good[:1], bad, *good[1:])
+        assert time.monotonic() - began < SOON
+        assert kinds(committed) == [COMMITTED, BUSY, *[COMMITTED] * (len(good) - 1)]
+        assert committed.outcomes[1].cause
+        assert kinds(await w.committer.commit_alone(w.group(bad))) == [BUSY]
+        other.rollback()
+    assert kinds(await w.committer.commit_alone(w.group(bad))) == [COMMITTED]
+
+
+def test_an_id_held_by_another_sessions_open_transaction_harms_no_other_item(postgres_url):
+    async def test(w: World):
+        parent, *others = [await w.created(f"i{number}") for number in range(4)]
+        key = w.key("wanted")
+        await refused_then_alone(
+            w, "INSERT INTO instances (hub_id, partition, instance_id, execution_id, generation, row_version, name, status, "
+               "created_at, updated_at, history_count, last_turn_at) VALUES (%s, %s, %s, 'x', 0, 1, 'n', 6, 1, 1, 0, 0)",
+            (w.hub.hub_id, *key), w.turn(parent, children=(w.child(parent, "wanted"),)),
+            [w.turn(row) for row in others])
+
+    in_world(postgres_url, test)
+
+
+def test_a_locked_instance_row_harms_no_other_item(postgres_url):
+    async def test(w: World):
+        bad, *others = [await w.created(f"i{number}") for number in range(4)]
+        await refused_then_alone(w, "SELECT 1 FROM instances WHERE instance_id = %s FOR UPDATE", (bad.instance_id,),
+                                 w.turn(bad), [w.turn(row) for row in others])
+
+    in_world(postgres_url, test)
+
+
+def test_a_locked_message_harms_no_other_item(postgres_url):
+    async def test(w: World):
+        bad, *others = [await w.created(f"i{number}") for number in range(4)]
+        seq = (await w.queue("i0"))[0].seq
+        await refused_then_alone(w, "SELECT 1 FROM control_queue WHERE seq = %s FOR UPDATE", (seq,),
+                                 w.turn(bad, consumed=(seq,)), [w.turn(row) for row in others])
+
+    in_world(postgres_url, test)
+
+
+def test_a_locked_activity_task_harms_no_other_item(postgres_url):
+    async def test(w: World):
+        row, *others = [await w.created(f"i{number}") for number in range(4)]
+        task = (await w.commit(w.turn(row, activities=(w.activity(row),)))).activities[0]
+        bad = ActivityCompletion(task.key, task.seq, task.token, w.message("i0"))
+        await refused_then_alone(w, "SELECT 1 FROM activity_queue WHERE seq = %s FOR UPDATE", (task.seq,), bad,
+                                 [w.turn(row) for row in others])
+
+    in_world(postgres_url, test)
+
+
+def test_a_locked_row_is_left_by_a_claim_and_becomes_the_ceiling(postgres_url):
+    async def test(w: World):
+        await w.created("target")
+        await w.queue("target")
+        for number in range(3):
+            await w.instances.send(w.message("target", b"\x1a\x02\x08%c" % number))
+        with psycopg.connect(w.url) as other:
+            seqs = [row[0] for row in other.execute("SELECT seq FROM control_queue WHERE kind = 1 ORDER BY seq FOR UPDATE")]
+            other.rollback()
+            other.execute("SELECT 1 FROM control_queue WHERE seq = %s FOR UPDATE", (seqs[1],))
+            loaded = await w.load(claims=(w.key("target"),))
+            assert [row.seq for row in loaded.claimed] == [seqs[0], seqs[2]]
+            assert loaded.ceilings == {w.key("target"): seqs[1]}
+
+    in_world(postgres_url, test)
+
+
+def test_a_client_that_has_to_wait_for_a_lock_does_not_hold_up_other_clients(postgres_url):
+    async def test(w: World):
+        await w.created("held")
+        with psycopg.connect(w.url) as other:
+            other.execute("SELECT 1 FROM instances WHERE instance_id = 'held' FOR UPDATE")
+            waiting = [asyncio.create_task(w.create("held")) for _ in range(6)]
+            began = time.monotonic()
+            for number in range(10):
+                await w.create(f"free-{number}")
+            assert time.monotonic() - began < SOON
+            other.rollback()
+        decisions = [(await task).decision.value for task in waiting]
+        assert decisions == ["refuse"] * 6
+
+    in_world(postgres_url, test)
+
+
+def test_sqlite_waits_for_another_process_says_so_and_loses_nothing(tmp_path, caplog):
+    url = f"sqlite:///{tmp_path / 'hub.db'}"
+    reported = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            if "write lock" in record.getMessage():
+                reported.set()
+
+    async def test(w: World):
+        row = await w.created("one")
+        other = sqlite3.connect(tmp_path / "hub.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        commit = asyncio.create_task(w.commit(w.turn(row)))
+        assert await asyncio.to_thread(reported.wait, 1.0)
+        assert time.monotonic() - began < 1.0
+        other.execute("COMMIT")
+        ended = time.monotonic()
+        assert kinds(await commit) == [COMMITTED]
+        assert time.monotonic() - ended < 0.25
+        other.close()
+
+    logger, listener = logging.getLogger("durabletask_sql.storage.sqlite"), Listener()
+    logger.addHandler(listener)
+    try:
+        in_world(url, test)
+    finally:
+        logger.removeHandler(listener)
+
+
+def test_a_lease_waits_for_no_longer_than_it_lives(postgres_url):
+    async def test(w: World):
+        with psycopg.connect(w.url) as other:
+            other.execute("SELECT 1 FROM partitions WHERE partition = 0 FOR SHARE")
+            raising = asyncio.create_task(w.leases.raise_epochs(w.host.host_id, w.epochs))
+            await asyncio.sleep(0)
+            other.rollback()
+            epochs = await raising
+        assert epochs == {partition: epoch + 1 for partition, epoch in w.epochs.items()}
+
+    in_world(postgres_url, test)
