@@ -20,6 +20,7 @@ from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.instance import InstanceMemory
 from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import ActivityItem, Executor, TurnItem
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -47,11 +48,13 @@ class BoardPorts:
 class Board:
     """Executors, ready activity tasks, and the turns and tasks that are out."""
 
-    def __init__(self, hub: TaskHub, host_id: int, memory: Memory, clock: Clock, ports: BoardPorts) -> None:
+    def __init__(self, hub: TaskHub, host_id: int, memory: Memory, speculation: Speculation, clock: Clock,
+                 ports: BoardPorts) -> None:
         """Begin with nobody connected and nothing to do."""
         self._hub = hub
         self._host_id = host_id
         self._memory = memory
+        self._speculation = speculation
         self._clock = clock
         self._ports = ports
         self._limits = TurnLimits()
@@ -263,7 +266,7 @@ class Board:
 
     async def _submit_result(self, item: ActivityCompletion) -> Outcome:
         """Submit a result; the turn that it triggers may run at once, its commit waits for this one (I3)."""
-        seq = self._memory.enter_provisionally(item.message) if item.message is not None else None
+        seq = self._speculation.enter(item.message) if item.message is not None else None
         done = self._ports.submit(item, seq)
         if seq is not None:
             self._in_flight[seq] = done

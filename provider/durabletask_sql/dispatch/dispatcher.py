@@ -12,7 +12,9 @@ from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
 from durabletask_sql.errors import DurableTaskSqlError
 from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey
-from durabletask_sql.partitions.memory import Memory, MemoryLimits
+from durabletask_sql.partitions.limits import MemoryLimits
+from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.committer import Committer
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.leases import HostIdentity, Leases
@@ -51,9 +53,10 @@ class Dispatcher:
         self._window_read = clock.monotonic()
         self._timers_moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.board = Board(hub, identity.host_id, self._memory, clock, BoardPorts(
+        speculation = Speculation(self._memory)
+        self.board = Board(hub, identity.host_id, self._memory, speculation, clock, BoardPorts(
             self._submit, committer.activity, self._kick))
-        self._owner = Owner(committer, self._memory, clock, identity.host_id, OwnerEvents(
+        self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover))
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":

@@ -16,15 +16,17 @@ from durabletask_sql.model.checkpoints import (
     TurnCheckpoint,
 )
 from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.committer import Committed, Group, Load, Loaded
 
 
 class Merger:
     """Applies replies to the memory of one hub."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, speculation: Speculation) -> None:
         """Work on this memory."""
         self._memory = memory
+        self._speculation = speculation
 
     def merge(self, group: Group, committed: Committed, provisional: Sequence[int | None]) -> frozenset[int]:
         """Follow a group; return the partitions for which its reply counted.
@@ -43,7 +45,7 @@ class Merger:
         memory.merge_rows(row for row in committed.entered if row.key.partition in live)
         memory.merge_rows(row for row in committed.claimed if row.key.partition in live)
         memory.merge_ceilings({key: value for key, value in committed.ceilings.items() if key.partition in live})
-        memory.redo_overtaken(committed.ceilings)
+        self._speculation.redo_overtaken(committed.ceilings)
         memory.merge_timers(timer for timer in committed.timers if timer.key.partition in live)
         memory.wake(key for key in committed.unheld if key.partition in live)
         return live
@@ -56,7 +58,7 @@ class Merger:
         for item, seq in zip(group.items, provisional, strict=True):
             if seq is not None and isinstance(item, ActivityCompletion) and item.message is not None:
                 # A row keeps the very bytes of its message: that is how the two are matched.
-                self._memory.settle(item.key, seq, rows.get(id(item.message.events)))
+                self._speculation.settle(item.key, seq, rows.get(id(item.message.events)))
 
     def _merge_item(self, item: Item, outcome: Outcome) -> None:
         committed = outcome.kind is OutcomeKind.COMMITTED
@@ -79,7 +81,7 @@ class Merger:
         memory.merge_fresh(found for found in loaded.fresh if found.key.partition in live)
         memory.merge_rows(row for row in loaded.claimed if row.key.partition in live)
         memory.merge_ceilings({key: value for key, value in loaded.ceilings.items() if key.partition in live})
-        memory.redo_overtaken(loaded.ceilings)
+        self._speculation.redo_overtaken(loaded.ceilings)
         memory.settle_load(found.key for found in loaded.fresh)
         memory.merge_timers(timer for timer in loaded.timers if timer.key.partition in live)
         memory.scan(loaded.scan_full & live)

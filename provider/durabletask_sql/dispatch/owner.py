@@ -27,6 +27,7 @@ from durabletask_sql.model.checkpoints import (
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.committer import Committed, Committer, Group, Load
 
 _log = logging.getLogger(__name__)
@@ -54,14 +55,15 @@ class OwnerEvents:
 class Owner:
     """Commits and loads for the partitions that this host owns."""
 
-    def __init__(self, committer: Committer, memory: Memory, clock: Clock, host_id: int, events: OwnerEvents) -> None:
+    def __init__(self, committer: Committer, memory: Memory, speculation: Speculation, clock: Clock, host_id: int,
+                 events: OwnerEvents) -> None:
         """Take the parts; `run` does the work."""
         self._committer = committer
         self._memory = memory
         self._clock = clock
         self._host_id = host_id
         self._events = events
-        self._merger = Merger(memory)
+        self._merger = Merger(memory, speculation)
         self._pending: list[Submission] = []
         self._event = asyncio.Event()
         self._idle = asyncio.Event()

@@ -7,35 +7,15 @@ those of the queue protocol (ARCHITECTURE.md, "How messages are found").
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
-from durabletask_sql.model.messages import NewMessage, QueueRow, TimerRow
+from durabletask_sql.model.messages import QueueRow, TimerRow
 from durabletask_sql.model.status import Status
-from durabletask_sql.partitions.instance import PROVISIONAL, InstanceMemory
+from durabletask_sql.partitions.instance import InstanceMemory
+from durabletask_sql.partitions.limits import MemoryLimits, Wanted
 from durabletask_sql.partitions.window import TimerWindow
 from durabletask_sql.ports.committer import FreshInstance
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryLimits:
-    """How much may be in memory: messages a partition, messages and bytes an instance, instances, history bytes."""
-
-    partition_messages: int = 10_000
-    share_messages: int = 1_000
-    share_bytes: int = 4 * 1024 * 1024
-    instances: int = 20_000
-    history_bytes: int = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What has to be loaded: instances to claim, instances to read afresh, partitions to scan with their room."""
-
-    claims: tuple[InstanceKey, ...]
-    fresh: tuple[InstanceKey, ...]
-    scan: Mapping[int, int]
 
 
 class Memory:
@@ -56,7 +36,6 @@ class Memory:
         self._due: dict[InstanceKey, list[TimerRow]] = {}
         self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
         self._ceiled: set[InstanceKey] = set()
-        self._provisional = 0
         self.wants_timers = True
         self.entered = 0
 
@@ -192,7 +171,7 @@ class Memory:
                 self._messages[row.key.partition] += 1
             if not mem.known or self._is_news(mem, row):
                 self.read_afresh(row.key)
-            self._consider(mem)
+            self.consider(mem)
 
     def merge_ceilings(self, ceilings: Mapping[InstanceKey, int | None]) -> None:
         """Set the ceilings of the instances that were claimed."""
@@ -200,7 +179,7 @@ class Memory:
             mem = self._instances.get(key)
             if mem is not None:
                 self._set_ceiling(mem, ceiling)
-                self._consider(mem)
+                self.consider(mem)
 
     def merge_fresh(self, fresh: Iterable[FreshInstance]) -> None:
         """Replace what was known of these instances by what was read; rows in memory stay."""
@@ -214,7 +193,7 @@ class Memory:
             mem.row, mem.history, mem.known, mem.stale = found.row, list(found.history), True, False
             if found.row is not None and found.row.scheduled_at is not None and not found.row.history_count:
                 self.wants_timers = True  # its start is among the delayed messages
-            self._consider(mem)
+            self.consider(mem)
 
     def merge_timers(self, rows: Iterable[TimerRow]) -> None:
         """Let claimed or self-written timers into the window."""
@@ -227,7 +206,7 @@ class Memory:
             if mem is not None:
                 known = {timer.seq for timer in mem.timers}
                 mem.timers += [timer for timer in timers if timer.seq not in known]
-                self._consider(mem)
+                self.consider(mem)
         self._due_taken = {}
         for key in fresh:
             mem = self._instances.get(key)
@@ -253,47 +232,6 @@ class Memory:
             mem.stale = True
             self._ready.pop(key, None)
         self._fresh[key] = None
-
-    # Speculation: a turn may see a message whose commit is in flight (I3: turns are pure)
-
-    def enter_provisionally(self, message: NewMessage) -> int | None:
-        """Let a message in before its commit, if its instance could run on it; return its provisional sequence."""
-        mem = self._instances.get(message.key)
-        if mem is None or mem.stale or mem.ceiling is not None or mem.row is None or not mem.row.history_count:
-            return None
-        if mem.row.execution_id != message.execution_id or len(mem.rows) >= self.limits.share_messages:
-            return None
-        self._provisional += 1
-        seq = PROVISIONAL + self._provisional
-        mem.enter(QueueRow(seq, message.key, message.execution_id, message.kind, message.events))
-        self._messages[message.key.partition] += 1
-        self._consider(mem)
-        return seq
-
-    def settle(self, key: InstanceKey, provisional: int, row: QueueRow | None) -> None:
-        """Follow the commit of a message that entered before it: it has its sequence now, or is not ours (None).
-
-        A turn that ran on it is taken back when the message did not come, or an older row or a ceiling did.
-        """
-        mem = self._instances.get(key)
-        if mem is None or not any(one.seq == provisional for one in mem.rows):
-            return
-        depends = mem.depends_on(provisional)
-        self._remove(mem, frozenset((provisional,)), frozenset())
-        if row is not None:
-            self.merge_rows((row,))
-            if depends:
-                mem.settled[provisional] = row.seq
-        elif depends:
-            self.put_back(mem)
-        self._consider(mem)
-
-    def redo_overtaken(self, keys: Iterable[InstanceKey]) -> None:
-        """Take back the turns that overtook a row which a claim has brought meanwhile."""
-        for key in keys:
-            mem = self._instances.get(key)
-            if mem is not None and mem.settled and mem.has_overtaken():
-                self.put_back(mem)
 
     # Turns
 
@@ -322,7 +260,7 @@ class Memory:
         """Make an instance ready again whose turn was taken back."""
         mem.turn = None
         mem.settled = {}
-        self._consider(mem)
+        self.consider(mem)
         if first and mem.key in self._ready:
             self._ready.move_to_end(mem.key, last=False)
         if mem.stale:
@@ -331,7 +269,7 @@ class Memory:
     def unblock(self, mem: InstanceMemory) -> None:
         """End the delay that kept an instance from running."""
         mem.blocked = False
-        self._consider(mem)
+        self.consider(mem)
 
     def lose(self, key: InstanceKey) -> None:
         """Forget what is known of an instance whose fence was lost, and have it read afresh."""
@@ -358,10 +296,10 @@ class Memory:
             self._forget_rows(mem)
             self._set_ceiling(mem, None)
         else:
-            self._remove(mem, frozenset(checkpoint.consumed + checkpoint.discarded),
-                         frozenset(checkpoint.consumed_timers))
+            self.remove(mem, frozenset(checkpoint.consumed + checkpoint.discarded),
+                        frozenset(checkpoint.consumed_timers))
         self._follow_history(mem, checkpoint)
-        self._consider(mem)
+        self.consider(mem)
         if checkpoint.ended:
             self._leave(mem)
         self._evict()
@@ -371,8 +309,8 @@ class Memory:
         mem = self._instances.get(key)
         if mem is not None:
             mem.turn = None
-            self._remove(mem, frozenset(seqs), frozenset(timers))
-            self._consider(mem)
+            self.remove(mem, frozenset(seqs), frozenset(timers))
+            self.consider(mem)
             if mem.row is None and mem.is_idle:
                 self._leave(mem)
 
@@ -384,14 +322,15 @@ class Memory:
             mem.append(checkpoint.history.events)
         self._history_bytes += mem.history_size - before
 
-    def _remove(self, mem: InstanceMemory, seqs: frozenset[int], timers: frozenset[int]) -> None:
+    def remove(self, mem: InstanceMemory, seqs: frozenset[int], timers: frozenset[int] = frozenset()) -> None:
+        """Take rows and timers of an instance out of memory."""
         before = len(mem.rows)
         mem.remove(seqs, timers)
         if mem.key.partition in self._messages:
             self._messages[mem.key.partition] -= before - len(mem.rows)
 
     def _forget_rows(self, mem: InstanceMemory) -> None:
-        self._remove(mem, frozenset(row.seq for row in mem.rows), frozenset())
+        self.remove(mem, frozenset(row.seq for row in mem.rows))
 
     def _lacks_start(self, mem: InstanceMemory) -> bool:
         row = mem.row
@@ -406,7 +345,8 @@ class Memory:
         """
         return mem.row is None or row.execution_id not in (None, mem.row.execution_id)
 
-    def _consider(self, mem: InstanceMemory) -> None:
+    def consider(self, mem: InstanceMemory) -> None:
+        """Make an instance ready, or not, as its state says."""
         if mem.can_run:
             self._ready.setdefault(mem.key)
         else:

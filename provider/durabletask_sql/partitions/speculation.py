@@ -1,0 +1,58 @@
+"""Turns ahead of a commit: a message enters memory before it is durable, so that its turn may run meanwhile (I3).
+
+Turns are pure, so this is safe as long as the turn's own commit waits for the message's, and is dropped and redone when
+the message did not come, or when its commit's claim brought an older row of the instance, or a ceiling below it.
+"""
+
+from collections.abc import Iterable
+
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.messages import NewMessage, QueueRow
+from durabletask_sql.partitions.instance import PROVISIONAL
+from durabletask_sql.partitions.memory import Memory
+
+
+class Speculation:
+    """The provisional rows of one memory."""
+
+    def __init__(self, memory: Memory) -> None:
+        """Work on this memory."""
+        self._memory = memory
+        self._given = 0
+
+    def enter(self, message: NewMessage) -> int | None:
+        """Let a message in before its commit, if its instance could run on it; return its provisional sequence."""
+        memory = self._memory
+        mem = memory.find(message.key)
+        if mem is None or mem.stale or mem.ceiling is not None or mem.row is None or not mem.row.history_count:
+            return None
+        if mem.row.execution_id != message.execution_id or len(mem.rows) >= memory.limits.share_messages:
+            return None
+        self._given += 1
+        seq = PROVISIONAL + self._given
+        memory.merge_rows((QueueRow(seq, message.key, message.execution_id, message.kind, message.events),))
+        return seq
+
+    def settle(self, key: InstanceKey, provisional: int, row: QueueRow | None) -> None:
+        """Follow the commit of a message that entered before it: it has its sequence now, or is not ours (None)."""
+        memory = self._memory
+        mem = memory.find(key)
+        if mem is None or not any(one.seq == provisional for one in mem.rows):
+            return
+        depends = mem.depends_on(provisional)
+        memory.remove(mem, frozenset((provisional,)))
+        if row is not None:
+            memory.merge_rows((row,))
+            if depends:
+                mem.settled[provisional] = row.seq
+        elif depends:
+            memory.put_back(mem)
+        else:
+            memory.consider(mem)
+
+    def redo_overtaken(self, keys: Iterable[InstanceKey]) -> None:
+        """Take back the turns that overtook a row which a claim has brought meanwhile."""
+        for key in keys:
+            mem = self._memory.find(key)
+            if mem is not None and mem.settled and mem.has_overtaken():
+                self._memory.put_back(mem)
