@@ -20,7 +20,8 @@ from durabletask_sql.storage.wal import WalKeeper
 
 _log = logging.getLogger(__name__)
 
-_BUSY_STEP_SECONDS = 0.02
+_FIRST_BUSY_STEP_SECONDS = 0.0005
+_LAST_BUSY_STEP_SECONDS = 0.02
 _FIRST_REPORT_SECONDS = 0.5
 _NEXT_REPORT_SECONDS = 5.0
 _DIALECT = SQLiteDialect_pysqlite()
@@ -61,7 +62,7 @@ class SqliteSession:
         """
         del lock_timeout_ms, durable
         began = time.monotonic()
-        report = began + _FIRST_REPORT_SECONDS
+        report, step = began + _FIRST_REPORT_SECONDS, _FIRST_BUSY_STEP_SECONDS
         while True:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -74,7 +75,8 @@ class SqliteSession:
                     _log.warning("another process has held the write lock of %r for %.1f s: nothing can be committed "
                                  "before its transaction ends; waiting", self._path, now - began)
                     report = now + _NEXT_REPORT_SECONDS
-                time.sleep(_BUSY_STEP_SECONDS)
+                time.sleep(step)
+                step = min(2 * step, _LAST_BUSY_STEP_SECONDS)
             else:
                 return
 
