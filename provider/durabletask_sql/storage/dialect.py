@@ -36,6 +36,8 @@ from sqlalchemy.sql.dml import Delete, Insert, Update
 from sqlalchemy.sql.selectable import CTE, FromClause, SelectBase
 from sqlalchemy.types import TypeEngine
 
+from durabletask_sql.storage.binary import Encoder, encoder
+
 BIGINT, INTEGER, SMALLINT, TEXT, BYTES = BigInteger(), Integer(), SmallInteger(), Text(), LargeBinary()
 _ZERO, _ONE = literal_column("0", INTEGER), literal_column("1", INTEGER)
 POSTGRESQL = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -62,7 +64,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A statement as a driver takes it. `before` and `after` name the scalars around a SQLite VALUES list."""
+    """A statement as SQLite takes it. `before` and `after` name the scalars around its VALUES list."""
 
     text: str
     before: tuple[str, ...] = ()
@@ -76,18 +78,59 @@ def no_source(build: Callable[[], Executable]) -> Build:
     return lambda _: build()
 
 
+def hub_of(v: FromClause) -> ColumnElement[int]:
+    """Return the hub, to be compared with a table's in a statement over a source.
+
+    On PostgreSQL it is a column of the source: with a constant the planner, as long as it takes a table for small, may
+    read the whole hub by some index and look each row up in the source.
+    """
+    return bindparam("hub", type_=INTEGER) if isinstance(v, CTE) else v.c.hub_id
+
+
 def unindexed(col: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return a column in a form that no index serves, so that the planner takes the one meant for the statement."""
     return col + _ZERO
 
 
+def by_columns(table: Table, v: FromClause, *names: str) -> ColumnElement[bool]:
+    """Return the condition that a row's hub and these columns are in the source, in the form that an index serves."""
+    if isinstance(v, CTE):
+        return and_(table.c.hub_id == hub_of(v),
+                    tuple_(*(table.c[name] for name in names)).in_(select(*(v.c[name] for name in names))))
+    every = ("hub_id", *names)
+    return tuple_(*(table.c[name] for name in every)).in_(select(*(v.c[name] for name in every)))
+
+
 def keyed(table: Table, v: FromClause) -> ColumnElement[bool]:
     """Return the condition that a queue row's (partition, seq) is in the source, in the form that finds it by key."""
     if isinstance(v, CTE):  # SQLite, where `seq` alone is the key
-        return and_(unindexed(table.c.hub_id) == bindparam("hub", type_=INTEGER),
+        return and_(unindexed(table.c.hub_id) == hub_of(v),
                     unindexed(table.c.partition).in_(select(v.c.partition)), table.c.seq.in_(select(v.c.seq)))
-    return and_(table.c.hub_id == bindparam("hub", type_=INTEGER),
-                tuple_(table.c.partition, table.c.seq).in_(select(v.c.partition, v.c.seq)))
+    return by_columns(table, v, "partition", "seq")
+
+
+def same_row(table: FromClause, v: FromClause, found: FromClause) -> ColumnElement[bool]:
+    """Return the condition that a queue row is one of those found (with hub, partition and seq), looked up by key."""
+    plain = unindexed if isinstance(v, CTE) else _as_it_is
+    return and_(plain(table.c.hub_id) == found.c.hub_id, plain(table.c.partition) == found.c.partition,
+                table.c.seq == found.c.seq)
+
+
+def in_rows(table: Table, v: FromClause, found: SelectBase) -> ColumnElement[bool]:
+    """Return the condition that a queue row is among those that a query of `rows_of` finds."""
+    if isinstance(v, CTE):
+        rows = found.subquery()
+        return and_(unindexed(table.c.hub_id) == bindparam("hub", type_=INTEGER), table.c.seq.in_(select(rows.c.seq)))
+    return tuple_(*rows_of(table)).in_(found)
+
+
+def rows_of(table: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """Return the columns that name a queue row."""
+    return table.c.hub_id, table.c.partition, table.c.seq
+
+
+def _as_it_is(col: ColumnElement[Any]) -> ColumnElement[Any]:
+    return col
 
 
 def insert_new(table: Table, v: FromClause) -> Insert:
@@ -95,16 +138,24 @@ def insert_new(table: Table, v: FromClause) -> Insert:
     return table.insert() if isinstance(v, CTE) else postgres_insert(table).on_conflict_do_nothing()
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement as PostgreSQL takes it: numbered parameters, and how each is named and encoded."""
+
+    text: bytes
+    parameters: tuple[tuple[str, Encoder], ...]
+    constants: Mapping[str, object]
+
+
 class PostgresCompiler:
-    """Compiles for psycopg 3: binary parameters, every one cast, so that a text is always the same statement."""
+    """Compiles for libpq: binary parameters, every one cast, so that a text is always the same statement."""
 
     def __init__(self) -> None:
         """Begin with nothing compiled."""
-        self._dialect = POSTGRESQL
-        self._cache: dict[Statement, Compiled] = {}
+        self._cache: dict[Statement, Prepared] = {}
 
-    def compile(self, statement: Statement) -> Compiled:
-        """Return the statement's text with `%(name)b` parameters."""
+    def compile(self, statement: Statement) -> Prepared:
+        """Return the statement's text with its parameters."""
         found = self._cache.get(statement)
         if found is None:
             built = statement.build(self._source(statement))
@@ -114,28 +165,39 @@ class PostgresCompiler:
                 gone = built.returning(_ONE.label("one")).cte("gone")
                 counted = select(func.count()).select_from(gone).scalar_subquery()
                 built = select(_ONE / case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
-            compiled = built.compile(dialect=self._dialect)
-            text = re.sub(r"%\((\w+)\)s", r"%(\1)b", str(compiled))
-            found = self._cache[statement] = Compiled(text, constants=_constants(compiled.params))
+            found = self._cache[statement] = self.prepare(built)
         return found
 
-    def parameters(self, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]) -> dict[str, object]:
-        """Return the arrays of a batch, one a column, and the scalars."""
-        named = {**self.compile(statement).constants, **scalars}
+    @staticmethod
+    def prepare(statement: Executable) -> Prepared:
+        """Return an SQLAlchemy statement's text with its parameters."""
+        compiled = statement.compile(dialect=POSTGRESQL)
+        numbers: dict[str, int] = {}
+        text = re.sub(r"%\((\w+)\)s", lambda found: f"${numbers.setdefault(found[1], len(numbers) + 1)}", str(compiled))
+        encoders = tuple((name, encoder(compiled.binds[name].type)) for name in numbers)
+        return Prepared(text.replace("%%", "%").encode(), encoders, _constants(compiled.params))
+
+    def parameters(self, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]
+                   ) -> list[bytes | None]:
+        """Return the arrays of a batch, one a column, and the scalars, as binary parameters."""
+        prepared = self.compile(statement)
+        named = {**prepared.constants, **scalars}
         if statement.columns:
+            named["v_hub_id"] = [scalars["hub"]] * len(rows) if "hub" in scalars else None
             arrays = zip(*rows, strict=True)
-            named.update((f"v_{name}", list(array)) for name, array in zip(statement.columns, arrays, strict=True))
+            named.update((f"v_{name}", array) for name, array in zip(statement.columns, arrays, strict=True))
         if statement.counted:
             named["expected"] = len(rows)
-        return named
+        return [encode(named[name]) for name, encode in prepared.parameters]
 
     @staticmethod
     def _source(statement: Statement) -> FromClause:
         if not statement.columns:
             return select(_ONE).subquery()
-        arrays = [bindparam(f"v_{name}", type_=ARRAY(kind)) for name, kind in statement.columns.items()]
-        columns = [column(name, kind) for name, kind in statement.columns.items()]
-        return func.unnest(*arrays).table_valued(*columns, with_ordinality="ord", name="v").render_derived()
+        columns = {"hub_id": INTEGER, **statement.columns}
+        arrays = [bindparam(f"v_{name}", type_=ARRAY(kind)) for name, kind in columns.items()]
+        named = [column(name, kind) for name, kind in columns.items()]
+        return func.unnest(*arrays).table_valued(*named, with_ordinality="ord", name="v").render_derived()
 
 
 class SqliteCompiler:
@@ -180,7 +242,7 @@ class SqliteCompiler:
     @staticmethod
     def _source(statement: Statement, size: int) -> FromClause:
         if not statement.columns:
-            return select(_ONE).subquery()
+            return select(_ONE).cte("v")
         columns = {"ord": BIGINT, **statement.columns}
         data = [tuple(bindparam(f"v_{number}_{name}", type_=kind) for name, kind in columns.items())
                 for number in range(size)]

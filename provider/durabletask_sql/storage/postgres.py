@@ -1,15 +1,15 @@
-"""PostgreSQL: connections and pipelined sessions over psycopg 3."""
+"""PostgreSQL: connections, and sessions that pipeline their statements."""
 
 import logging
+import struct
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import psycopg
-from psycopg.types.numeric import Int8BinaryDumper
+from psycopg import pq
 
 from durabletask_sql.errors import SettingsError, UnavailableError
-from durabletask_sql.storage.dialect import POSTGRESQL, Executable, PostgresCompiler, Row, Statement
+from durabletask_sql.storage.dialect import Executable, PostgresCompiler, Row, Statement
 from durabletask_sql.storage.faults import (
     CommitWarningError,
     ConflictError,
@@ -19,11 +19,17 @@ from durabletask_sql.storage.faults import (
     ShortWriteError,
     TransactionError,
 )
+from durabletask_sql.storage.pipeline import Pipeline, has_failed
 from durabletask_sql.storage.session import Reply
 
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_MS = 200
+
+# Every statement of this program finds its rows by a key or in an index's order. A fresh table has no statistics, and
+# the planner would then rather read all of it; plans are made once a session and kept.
+_PLANS = ("plan_cache_mode=force_generic_plan", "enable_seqscan=off", "enable_hashjoin=off", "enable_mergejoin=off",
+          "jit=off")
 
 
 def connect(conninfo: str, *, shown: str, idle_timeout_ms: int, allow_unsafe: bool) -> psycopg.Connection[Any]:
@@ -31,16 +37,16 @@ def connect(conninfo: str, *, shown: str, idle_timeout_ms: int, allow_unsafe: bo
 
     Raises UnavailableError when the server cannot be reached, SettingsError when it runs with fsync off.
     """
-    options = (f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_MS} "
-               f"-c idle_in_transaction_session_timeout={idle_timeout_ms} -c client_min_messages=warning")
+    settings = ("synchronous_commit=on", f"lock_timeout={LOCK_TIMEOUT_MS}",
+                f"idle_in_transaction_session_timeout={idle_timeout_ms}", "client_min_messages=warning", *_PLANS)
     try:
-        connection = psycopg.connect(conninfo, autocommit=True, options=options, application_name="durabletask-sql",
-                                     connect_timeout=10, tcp_user_timeout=idle_timeout_ms)
+        connection = psycopg.connect(
+            conninfo, autocommit=True, options=" ".join(f"-c {setting}" for setting in settings),
+            application_name="durabletask-sql", connect_timeout=10, tcp_user_timeout=idle_timeout_ms)
         fsync = connection.execute("SHOW fsync").fetchone()
     except psycopg.Error as error:
         message = f"the database {shown} cannot be reached: {str(error).strip()}"
         raise UnavailableError(message) from error
-    connection.adapters.register_dumper(int, Int8BinaryDumper)
     if fsync != ("on",) and not allow_unsafe:
         connection.close()
         message = (f"the database {shown} runs with fsync off and would lose data in a crash: turn fsync on, or give "
@@ -60,19 +66,19 @@ class PostgresSession:
         self._shown = shown
         self._idle_timeout_ms = idle_timeout_ms
         self._allow_unsafe = allow_unsafe
-        self._connection: psycopg.Connection[Any] | None = None
-        self._pipeline: psycopg.Pipeline | None = None
-        self._open_pipeline = ExitStack()
-        self._sent: list[tuple[str, psycopg.Cursor[Any], Reply]] = []
+        self._pipeline: Pipeline | None = None
+        self._inside = False
+        self._sent: list[tuple[str, Reply]] = []
         self._warnings: list[str] = []
         self._open()
 
-    def _open(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._conninfo, shown=self._shown, idle_timeout_ms=self._idle_timeout_ms,
-                                       allow_unsafe=self._allow_unsafe)
-            self._connection.add_notice_handler(self._notice)
-        return self._connection
+    def _open(self) -> Pipeline:
+        if self._pipeline is None:
+            connection = connect(self._conninfo, shown=self._shown, idle_timeout_ms=self._idle_timeout_ms,
+                                 allow_unsafe=self._allow_unsafe)
+            connection.add_notice_handler(self._notice)
+            self._pipeline = Pipeline(connection)
+        return self._pipeline
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
@@ -80,137 +86,132 @@ class PostgresSession:
 
     def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
         """Begin a transaction; it reaches the server with the first flush."""
-        connection = self._open()
+        self._open()
         self._warnings.clear()
-        try:
-            self._pipeline = self._open_pipeline.enter_context(connection.pipeline())
-            self._send_text("BEGIN")
-            if lock_timeout_ms is not None:
-                self._send_text(f"SET LOCAL lock_timeout={lock_timeout_ms}")
-            if not durable:
-                self._send_text("SET LOCAL synchronous_commit=off")
-        except psycopg.Error as error:
-            raise self._fail(error) from error
+        self._send_text("BEGIN")
+        self._inside = True
+        if lock_timeout_ms is not None:
+            self._send_text(f"SET LOCAL lock_timeout={lock_timeout_ms}")
+        if not durable:
+            self._send_text("SET LOCAL synchronous_commit=off")
 
     def _send_text(self, text: str) -> None:
-        cursor = self._open().cursor()
-        self._sent.append(("the transaction", cursor, Reply()))
-        cursor.execute(text.encode(), prepare=False)
+        self._queue("the transaction", text.encode(), (), once=True)
 
-    def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
-        """Queue a statement for the next flush."""
-        reply = Reply()
-        if self._pipeline is None:
-            return self._send_alone(statement, rows, scalars)
-        cursor = self._open().cursor(binary=True)
-        self._sent.append((statement.table, cursor, reply))
+    def _queue(self, table: str, text: bytes, parameters: Sequence[bytes | None], *, once: bool = False) -> Reply:
+        pipeline, reply = self._open(), Reply()
+        self._sent.append((table, reply))
         try:
-            cursor.execute(self._compiler.compile(statement).text.encode(),
-                           self._compiler.parameters(statement, rows, scalars), prepare=True)
-        except (psycopg.Error, ValueError, OverflowError) as error:
-            raise self._fail(error) from error
+            (pipeline.send_once if once else pipeline.send)(text, parameters)
+        except psycopg.Error as error:
+            raise self._lose(str(error)) from error
         return reply
 
-    def _send_alone(self, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]) -> Reply:
-        """Run a statement outside a transaction."""
+    def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
+        """Queue a statement for the next flush; outside a transaction it runs at once."""
         try:
-            cursor = self._open().cursor(binary=True)
-            cursor.execute(self._compiler.compile(statement).text.encode(),
-                           self._compiler.parameters(statement, rows, scalars), prepare=True)
-            return _read(cursor, Reply())
-        except (psycopg.Error, ValueError, OverflowError) as error:
-            raise self._fail(error) from error
+            text = self._compiler.compile(statement).text
+            parameters = self._compiler.parameters(statement, rows, scalars)
+        except (ValueError, OverflowError, struct.error) as error:
+            self.rollback()
+            message = f"PostgreSQL cannot hold a value: {error}"
+            raise RefusedError(message) from error
+        reply = self._queue(statement.table, text, parameters)
+        if not self._inside:
+            self.flush()
+        return reply
 
     def flush(self) -> None:
         """Wait until everything that was sent is answered."""
-        assert self._pipeline is not None
+        pipeline = self._open()
         try:
-            self._pipeline.sync()
-            for _, cursor, reply in self._sent:
-                _read(cursor, reply)
+            replies = pipeline.sync()
         except psycopg.Error as error:
-            raise self._fail(error) from error
-        self._sent.clear()
+            raise self._lose(str(error)) from error
+        sent, self._sent = self._sent, []
+        for (table, reply), result in zip(sent, replies, strict=False):
+            if has_failed(result):
+                raise self._fail(table, result)
+            reply.rows = pipeline.rows(result)
+            reply.count = result.command_tuples or 0
 
     def commit(self) -> None:
         """Send COMMIT behind what was sent, and wait for all of it. A warning on it means that it is not known."""
         self._send_text("COMMIT")
         self.flush()
-        self._leave()
+        self._inside = False
         if self._warnings:
             detail = "; ".join(self._warnings)
             raise CommitWarningError(detail, sent=True)
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open; a connection that cannot is closed."""
-        if self._pipeline is None:
+        self._sent.clear()
+        if not self._inside:
             return
-        self._leave()
-        connection = self._connection
-        if connection is None or connection.closed:
+        self._inside = False
+        pipeline = self._pipeline
+        if pipeline is None:
             return
         try:
-            connection.execute("ROLLBACK", prepare=False)
+            pipeline.send_once(b"ROLLBACK", ())
+            if not has_failed(pipeline.sync()[-1]):
+                return
         except psycopg.Error:
-            connection.close()
-
-    def _leave(self) -> None:
-        self._sent.clear()
-        if self._pipeline is not None:
-            self._pipeline = None
-            try:
-                self._open_pipeline.close()
-            except psycopg.Error as error:
-                _log.debug("leaving a failed pipeline: %s", error)
+            _log.debug("a connection was lost before its rollback, which is one as well")
+        self._close()
 
     def ask(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> list[tuple[Any, ...]]:
         """Run one statement, inside the open transaction or alone, and return its rows."""
         reply = self.send(statement, rows, **scalars)
-        if self._pipeline is not None:
+        if self._inside:
             self.flush()
         return reply.rows
 
     def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> Reply:
         """Run a statement that is built for the occasion."""
-        compiled = statement.compile(dialect=POSTGRESQL)
-        try:
-            cursor = self._open().cursor(binary=True)
-            cursor.execute(str(compiled).encode(), {**compiled.params, **(parameters or {})})
-            if self._pipeline is not None:
-                self._pipeline.sync()
-            return _read(cursor, Reply())
-        except (psycopg.Error, ValueError, OverflowError) as error:
-            raise self._fail(error) from error
+        prepared = self._compiler.prepare(statement)
+        named = {**prepared.constants, **(parameters or {})}
+        reply = self._queue("a table", prepared.text, [encode(named[name]) for name, encode in prepared.parameters],
+                            once=True)
+        self.flush()
+        return reply
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        self._close()
 
-    def _fail(self, error: Exception) -> TransactionError | UnavailableError:
+    def _close(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+    def _lose(self, text: str) -> ConnectionLostError:
+        """Close the connection and return what that means."""
+        inside, self._inside = self._inside, False
+        self._sent.clear()
+        self._close()
+        detail = text.strip().replace("\n", "; ")
+        return ConnectionLostError(f"the connection to {self._shown} was lost: {detail}", sent=inside)
+
+    def _fail(self, table: str, result: pq.abc.PGresult) -> TransactionError | UnavailableError:
         """Roll back and return what happened in this project's terms."""
-        table = next((table for table, cursor, _ in self._sent if cursor.pgresult is None), "a table")
-        inside = self._pipeline is not None
-        lost = isinstance(error, psycopg.OperationalError) and (self._connection is None or self._connection.closed)
+        text = result.get_error_message().strip().replace("\n", "; ")
+        if self._pipeline is None or self._pipeline.is_lost or (
+                result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in (b"FATAL", b"PANIC")):
+            return self._lose(text)
         self.rollback()
-        text = str(error).strip().replace("\n", "; ")
-        if lost:
-            return ConnectionLostError(f"the connection to {self._shown} was lost: {text}", sent=inside)
-        match error:
-            case psycopg.errors.LockNotAvailable():
-                return LockTimeoutError(table, text)
-            case psycopg.errors.DivisionByZero():
-                return ShortWriteError(table)
-            case psycopg.errors.DeadlockDetected() | psycopg.errors.SerializationFailure():
-                return ConflictError(text)
-            case psycopg.OperationalError():
-                return UnavailableError(f"the database {self._shown} cannot do this now: {text}")
-            case _:
-                return RefusedError(f"PostgreSQL refuses it: {text}")
-
-
-def _read(cursor: psycopg.Cursor[Any], reply: Reply) -> Reply:
-    if cursor.description is not None:
-        reply.rows = cursor.fetchall()
-    reply.count = max(cursor.rowcount, 0)
-    return reply
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        try:
+            kind = psycopg.errors.lookup(state)
+        except KeyError:
+            kind = psycopg.DatabaseError
+        if issubclass(kind, psycopg.errors.LockNotAvailable):
+            return LockTimeoutError(table, text)
+        if issubclass(kind, psycopg.errors.DivisionByZero):
+            return ShortWriteError(table)
+        if issubclass(kind, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
+            return ConflictError(text)
+        if issubclass(kind, psycopg.OperationalError):
+            return UnavailableError(f"the database {self._shown} cannot do this now: {text}")
+        return RefusedError(f"PostgreSQL refuses it: {text}")

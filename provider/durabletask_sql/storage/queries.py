@@ -13,7 +13,7 @@ from durabletask_sql.model.queries import InstancePage, InstanceQuery
 from durabletask_sql.model.status import Status
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import COLUMNS, decode_instance, decode_text
-from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Statement, no_source
+from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Statement, hub_of, no_source
 from durabletask_sql.storage.group import INPUT, OUTPUT
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import history, instances, payloads
@@ -31,13 +31,13 @@ READ_STATUSES = Statement("instances", lambda v: (
 READ_PAYLOADS = Statement("payloads", lambda v: (
     select(payloads.c.partition, payloads.c.instance_id, payloads.c.payload_id, payloads.c.content)
     .select_from(v.join(payloads, and_(
-        payloads.c.hub_id == sql.HUB, payloads.c.partition == v.c.partition,
+        payloads.c.hub_id == hub_of(v), payloads.c.partition == v.c.partition,
         payloads.c.instance_id == v.c.instance_id, payloads.c.execution_id == v.c.execution_id,
         payloads.c.payload_id <= OUTPUT)))), sql.EXECUTIONS)
 
 READ_CHILDREN = Statement("instances", lambda v: (
     select(*COLUMNS).select_from(v.join(instances, and_(
-        instances.c.hub_id == sql.HUB, instances.c.parent_instance_id == v.c.instance_id)))), sql.KEYS)
+        instances.c.hub_id == hub_of(v), instances.c.parent_instance_id == v.c.instance_id)))), sql.KEYS)
 
 READ_HISTORY = Statement("history", no_source(lambda: (
     select(history.c.first_sequence, history.c.events)

@@ -14,7 +14,6 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
-    tuple_,
     union_all,
     update,
 )
@@ -31,9 +30,14 @@ from durabletask_sql.storage.dialect import (
     TEXT,
     Executable,
     Statement,
+    by_columns,
+    hub_of,
+    in_rows,
     insert_new,
     keyed,
     no_source,
+    rows_of,
+    same_row,
     unindexed,
 )
 from durabletask_sql.storage.tables import (
@@ -63,12 +67,13 @@ _INSTANCE_TYPES: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_
 
 def by_key(table: Table, v: FromClause) -> ColumnElement[bool]:
     """Return the condition that a row belongs to an instance of the source, by its table's primary key."""
-    return and_(table.c.hub_id == HUB, table.c.partition == v.c.partition, table.c.instance_id == v.c.instance_id)
+    return and_(table.c.hub_id == hub_of(v), table.c.partition == v.c.partition,
+                table.c.instance_id == v.c.instance_id)
 
 
 def by_instance(table: Table, v: FromClause) -> ColumnElement[bool]:
     """Return the condition that a queue's row belongs to an instance of the source, by the (hub, instance, seq) index."""
-    return and_(table.c.hub_id == HUB, unindexed(table.c.partition) == v.c.partition,
+    return and_(table.c.hub_id == hub_of(v), unindexed(table.c.partition) == v.c.partition,
                 table.c.instance_id == v.c.instance_id)
 
 
@@ -82,12 +87,12 @@ def _insert(table: Table, v: FromClause, types: Types, base: Insert | None = Non
 
 LOCK_PARTITIONS = Statement("partitions", lambda v: (
     select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
-    .where(partitions.c.hub_id == HUB, partitions.c.partition.in_(select(v.c.partition)))
+    .where(by_columns(partitions, v, "partition"))
     .order_by(partitions.c.partition).with_for_update(read=True)), {"partition": INTEGER})
 
 LOCK_FREE_PARTITIONS = Statement("partitions", lambda v: (
     select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
-    .where(partitions.c.hub_id == HUB, partitions.c.partition.in_(select(v.c.partition)))
+    .where(by_columns(partitions, v, "partition"))
     .order_by(partitions.c.partition).with_for_update(read=True, skip_locked=True)), {"partition": INTEGER})
 
 _FENCES = (instances.c.partition, instances.c.instance_id, instances.c.row_version, instances.c.status,
@@ -135,8 +140,8 @@ INSERT_TASKS = Statement(
 DELETE_TASKS = Statement("activity_queue", lambda v: delete(activity_queue).where(keyed(activity_queue, v)), SEQS,
                          counted=True)
 SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
-    delete(activity_queue).where(activity_queue.c.host == 0, activity_queue.c.seq.in_(
-        select(activity_queue.c.seq).select_from(v.join(activity_queue, by_instance(activity_queue, v)))))), KEYS)
+    delete(activity_queue).where(activity_queue.c.host == 0, in_rows(activity_queue, v, select(
+        *rows_of(activity_queue)).select_from(v.join(activity_queue, by_instance(activity_queue, v)))))), KEYS)
 
 _MESSAGE: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
                    "held_epoch": BIGINT, "events": BYTES}
@@ -156,8 +161,8 @@ DROP_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v
 def _sweep(table: Table) -> Callable[[FromClause], Executable]:
     """Delete all rows of some instances, by the (hub, instance, seq) index."""
     def build(v: FromClause) -> Executable:
-        found = select(table.c.seq).select_from(v.join(table, by_instance(table, v)))
-        return delete(table).where(unindexed(table.c.hub_id) == HUB, table.c.seq.in_(found))
+        return delete(table).where(in_rows(table, v, select(*rows_of(table)).select_from(
+            v.join(table, by_instance(table, v)))))
     return build
 
 
@@ -176,9 +181,7 @@ INSERT_PAYLOADS = Statement("payloads", lambda v: _insert(payloads, v, _PAYLOAD)
 
 def _delete_execution(table: Table) -> Callable[[FromClause], Executable]:
     def build(v: FromClause) -> Executable:
-        return delete(table).where(
-            table.c.hub_id == HUB, tuple_(table.c.partition, table.c.instance_id, table.c.execution_id).in_(
-                select(v.c.partition, v.c.instance_id, v.c.execution_id)))
+        return delete(table).where(by_columns(table, v, "partition", "instance_id", "execution_id"))
     return build
 
 
@@ -197,7 +200,7 @@ def _set_aside(table: Table, content: ColumnElement[bytes]) -> Callable[[FromCla
         kind = literal_column(f"'{table.name}'", TEXT)
         rows = select(table.c.hub_id, table.c.partition, table.c.instance_id, table.c.execution_id, kind, v.c.cause,
                       bindparam("now", type_=BIGINT), content).select_from(
-            v.join(table, and_(unindexed(table.c.hub_id) == HUB, table.c.partition == v.c.partition,
+            v.join(table, and_(table.c.hub_id == hub_of(v), table.c.partition == v.c.partition,
                                table.c.seq == v.c.seq)))
         return insert(quarantine).from_select(names, rows.order_by(v.c.ord))
     return build
@@ -218,19 +221,17 @@ def _claim(v: FromClause) -> Executable:
     """Claim each instance's oldest un-held rows, its start rows first; a locked row is skipped and caps it."""
     place = func.row_number().over(partition_by=(control_queue.c.partition, control_queue.c.instance_id),
                                    order_by=(control_queue.c.kind, control_queue.c.seq)).label("place")
-    ranked = (select(control_queue.c.partition, control_queue.c.seq, v.c.epoch, place)
+    ranked = (select(*rows_of(control_queue), v.c.epoch, place)
               .select_from(v.join(control_queue, by_instance(control_queue, v)))
               .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)).subquery("ranked")
     queue = control_queue.alias("q")
-    picked = (select(ranked.c.partition, ranked.c.seq, ranked.c.epoch)
-              .select_from(ranked.join(queue, and_(queue.c.hub_id == HUB, queue.c.partition == ranked.c.partition,
-                                                   queue.c.seq == ranked.c.seq)))
+    picked = (select(*rows_of(ranked), ranked.c.epoch)
+              .select_from(ranked.join(queue, same_row(queue, v, ranked)))
               .where(ranked.c.place <= bindparam("share", type_=BIGINT))
               .order_by(ranked.c.partition, ranked.c.seq)
               .with_for_update(key_share=True, skip_locked=True, of=queue)).cte("picked")
     return (update(control_queue)
-            .where(unindexed(control_queue.c.hub_id) == HUB, unindexed(control_queue.c.partition) == picked.c.partition,
-                   control_queue.c.seq == picked.c.seq)
+            .where(same_row(control_queue, v, picked))
             .values(held_epoch=picked.c.epoch).returning(*_QUEUE_ROW))
 
 
@@ -266,37 +267,37 @@ FRESH_HISTORY = Statement("history", lambda v: (
     .order_by(history.c.partition, history.c.instance_id, history.c.first_sequence)), KEYS)
 
 
-def _claim_timers() -> Executable:
+def _claim_timers(v: FromClause) -> Executable:
     due = timers.alias("due")
     epoch = bindparam("epoch", type_=BIGINT)
-    picked = (select(due.c.seq).where(
+    picked = (select(*rows_of(due)).where(
         due.c.hub_id == HUB, due.c.partition == bindparam("partition", type_=INTEGER), due.c.held_epoch < epoch,
         due.c.fire_at <= bindparam("horizon", type_=BIGINT))
         .order_by(due.c.fire_at, due.c.seq).limit(bindparam("room", type_=BIGINT))
         .with_for_update(key_share=True, skip_locked=True))
-    return (update(timers).where(unindexed(timers.c.hub_id) == HUB, timers.c.seq.in_(picked))
+    return (update(timers).where(in_rows(timers, v, picked))
             .values(held_epoch=epoch)
             .returning(timers.c.partition, timers.c.seq, timers.c.instance_id, timers.c.execution_id, timers.c.kind,
                        timers.c.fire_at, timers.c.events))
 
 
-CLAIM_TIMERS = Statement("timers", no_source(_claim_timers))
+CLAIM_TIMERS = Statement("timers", _claim_timers)
 
 _TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.instance_id,
              activity_queue.c.execution_id, activity_queue.c.task_id, activity_queue.c.name, activity_queue.c.version,
              activity_queue.c.event, activity_queue.c.token)
 
 
-def _claim_tasks() -> Executable:
+def _claim_tasks(v: FromClause) -> Executable:
     free = activity_queue.alias("free")
-    picked = (select(free.c.seq).where(free.c.hub_id == HUB, free.c.host == 0).order_by(free.c.seq)
+    picked = (select(*rows_of(free)).where(free.c.hub_id == HUB, free.c.host == 0).order_by(free.c.seq)
               .limit(bindparam("room", type_=BIGINT)).with_for_update(skip_locked=True))
-    return (update(activity_queue).where(unindexed(activity_queue.c.hub_id) == HUB, activity_queue.c.seq.in_(picked))
+    return (update(activity_queue).where(in_rows(activity_queue, v, picked))
             .values(host=bindparam("owner", type_=BIGINT), token=bindparam("claim", type_=BIGINT))
             .returning(*_TASK_ROW))
 
 
-CLAIM_TASKS = Statement("activity_queue", no_source(_claim_tasks))
+CLAIM_TASKS = Statement("activity_queue", _claim_tasks)
 
 FIND_TASK = Statement("activity_queue", lambda v: (
     select(*_TASK_ROW).where(keyed(activity_queue, v), activity_queue.c.token == bindparam("claim", type_=BIGINT))),

@@ -6,7 +6,7 @@ from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import NewMessage
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import COLUMNS
-from durabletask_sql.storage.dialect import Statement, unindexed
+from durabletask_sql.storage.dialect import Statement, by_columns, in_rows, rows_of
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import activity_queue, history, instances, payloads
 
@@ -15,21 +15,17 @@ LOCK_INSTANCE = Statement("instances", lambda v: (
         key_share=True, of=instances)), sql.KEYS)
 
 DELETE_INSTANCE = Statement("instances", lambda v: (
-    delete(instances).where(instances.c.hub_id == sql.HUB, instances.c.partition.in_(select(v.c.partition)),
-                            instances.c.instance_id.in_(select(v.c.instance_id)))), sql.KEYS)
+    delete(instances).where(by_columns(instances, v, "partition", "instance_id"))), sql.KEYS)
 
 DELETE_TASKS_OF = Statement("activity_queue", lambda v: (
-    delete(activity_queue).where(unindexed(activity_queue.c.hub_id) == sql.HUB, activity_queue.c.seq.in_(
-        select(activity_queue.c.seq).select_from(v.join(activity_queue, sql.by_instance(activity_queue, v)))))),
-    sql.KEYS)
+    delete(activity_queue).where(in_rows(activity_queue, v, select(*rows_of(activity_queue)).select_from(
+        v.join(activity_queue, sql.by_instance(activity_queue, v)))))), sql.KEYS)
 
 DELETE_HISTORY_OF = Statement("history", lambda v: (
-    delete(history).where(history.c.hub_id == sql.HUB, history.c.partition.in_(select(v.c.partition)),
-                          history.c.instance_id.in_(select(v.c.instance_id)))), sql.KEYS)
+    delete(history).where(by_columns(history, v, "partition", "instance_id"))), sql.KEYS)
 
 DELETE_PAYLOADS_OF = Statement("payloads", lambda v: (
-    delete(payloads).where(payloads.c.hub_id == sql.HUB, payloads.c.partition.in_(select(v.c.partition)),
-                           payloads.c.instance_id.in_(select(v.c.instance_id)))), sql.KEYS)
+    delete(payloads).where(by_columns(payloads, v, "partition", "instance_id"))), sql.KEYS)
 
 
 def queue_message(session: Session, hub_id: int, message: NewMessage) -> None:
