@@ -18,13 +18,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
+
+from measures import sync_milliseconds  # noqa: E402 - beside this file
 
 from postgres import create_database, server  # noqa: E402 - from the tests' folder
 from server import ServerProcess  # noqa: E402
@@ -71,18 +72,6 @@ def run_workloads(address: str, *, quick: bool) -> dict[str, float]:
         return result
     finally:
         worker.communicate(timeout=60)
-
-
-def sync_milliseconds(folder: Path) -> float:
-    """Return what one fdatasync of a small append costs in a folder."""
-    times = []
-    with (folder / "sync").open("wb", buffering=0) as file:
-        for _ in range(200):
-            file.write(b"x" * 4096)
-            began = time.perf_counter()
-            os.fdatasync(file.fileno())
-            times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e3
 
 
 def measure(options: argparse.Namespace, folder: Path, maintenance: str) -> dict[str, list[dict[str, float]]]:

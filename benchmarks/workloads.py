@@ -6,7 +6,6 @@ import json
 import logging
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Generator
 from typing import Any
@@ -94,18 +93,15 @@ def _finish(client: TaskHubGrpcClient, ids: list[str]) -> None:
 
 
 def memory_backend() -> None:
-    """Be the SDK's in-memory back end on a free port until standard input ends; print the port."""
+    """Be the SDK's in-memory back end on a port until standard input ends; say when it is ready."""
     from durabletask.testing import create_test_backend  # noqa: PLC0415 - only this process needs it
 
     backend = create_test_backend(port=int(sys.argv[2]))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    threading.Thread(target=lambda: (sys.stdin.read(), stopped.set()), daemon=True).start()
-    stopped.wait()
+    sys.stdin.read()
     backend.stop()
 
-
-stopped = threading.Event()
 
 if __name__ == "__main__":
     match sys.argv[1]:
