@@ -23,6 +23,14 @@ class Clock(Protocol):
         ...
 
 
+class MovableClock(Clock, Protocol):
+    """A clock that can be moved to the time of a database which has one of its own."""
+
+    def move(self, by: int) -> None:
+        """Move the clock by so many microseconds, towards the database's time."""
+        ...
+
+
 class SystemClock:
     """The machine's clock: one reading of UTC at the start, then the monotonic clock, so that it never goes back.
 
@@ -63,3 +71,6 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Move forward."""
         self.value += int(seconds * MICROSECONDS)
+
+    def move(self, by: int) -> None:
+        """Stay: a test's time has nothing to do with the database's."""

@@ -4,20 +4,21 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from durabletask_sql.clock import SystemClock
+from durabletask_sql.clock import MovableClock, SystemClock
 from durabletask_sql.dispatch.dispatcher import Dispatcher, DispatcherSettings
 from durabletask_sql.dispatch.ownership import LeaseSettings
 from durabletask_sql.ids import new_host_id
 from durabletask_sql.model.checkpoints import TurnCheckpoint
-from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.partitions.limits import MemoryLimits
+from durabletask_sql.ports.hubs import Store, TaskHub
 from durabletask_sql.ports.leases import HostIdentity
 from durabletask_sql.ports.work import WorkBoard
 from durabletask_sql.service.orchestrations import Orchestrations
-from durabletask_sql.settings import Settings
+from durabletask_sql.settings import Limits, Settings
 from durabletask_sql.storage.leases import process_start
 from durabletask_sql.storage.store import SqlStore
 
@@ -41,7 +42,7 @@ class HubRuntime:
 class Host:
     """A host process: a database and the task hubs that it serves, the first being the default."""
 
-    def __init__(self, store: SqlStore, hubs: Mapping[str, HubRuntime]) -> None:
+    def __init__(self, store: Store, hubs: Mapping[str, HubRuntime]) -> None:
         """Use `open`."""
         self.store = store
         self.hubs = hubs
@@ -52,9 +53,19 @@ class Host:
         """Open the database and its hubs; nothing runs before `start`. Raises what `SqlStore.open` does."""
         store = await SqlStore.open(settings.database, lease_seconds=settings.lease_seconds, upgrade=settings.upgrade,
                                     allow_unsafe=settings.allow_unsafe_database)
-        identity = identify()
-        hubs = {name: _runtime(store, await store.open_hub(name, settings.partitions), identity, settings)
-                for name in settings.hubs}
+        return await cls.on(store, settings)
+
+    @classmethod
+    async def on(cls, store: Store, settings: Settings, new_clock: Callable[[], MovableClock] = SystemClock,
+                 memory: MemoryLimits | None = None) -> "Host":
+        """Open the hubs of a store that is open already, each with a clock and a memory of its own."""
+        identity, hubs = identify(), {}
+        for name in settings.hubs:
+            lease = LeaseSettings(settings.lease_seconds, follow_database=not store.is_sqlite)
+            dispatch = DispatcherSettings(lease, watches_changes=store.is_sqlite,
+                                          memory=memory or MemoryLimits())
+            hub = await store.open_hub(name, settings.partitions)
+            hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings.limits)
         return cls(store, hubs)
 
     async def start(self) -> None:
@@ -76,16 +87,13 @@ class Host:
         await self.store.close()
 
 
-def _runtime(store: SqlStore, hub: TaskHub, identity: HostIdentity, settings: Settings) -> HubRuntime:
-    clock = SystemClock()
-    lease = LeaseSettings(settings.lease_seconds, follow_database=not store.is_sqlite)
-
+def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableClock, dispatch: DispatcherSettings,
+             limits: Limits) -> HubRuntime:
     def changed(checkpoint: TurnCheckpoint) -> None:
         service.waiters.notify((checkpoint.key,))
 
-    dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), clock,
-                            DispatcherSettings(lease, watches_changes=store.is_sqlite), changed)
-    service = Orchestrations(hub, store.instances(hub), clock, settings.limits, dispatcher.wake)
+    dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), clock, dispatch, changed)
+    service = Orchestrations(hub, store.instances(hub), clock, limits, dispatcher.wake)
     return HubRuntime(hub, service, dispatcher)
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
-from durabletask_sql.clock import MICROSECONDS, SystemClock
+from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.dispatch.board import Board, BoardPorts
 from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
@@ -40,8 +40,8 @@ class DispatcherSettings:
 class Dispatcher:
     """Everything that runs on a host for one task hub."""
 
-    def __init__(self, hub: TaskHub, identity: HostIdentity, committer: Committer, leases: Leases, clock: SystemClock,
-                 settings: DispatcherSettings, changed: Callable[[TurnCheckpoint], None]) -> None:
+    def __init__(self, hub: TaskHub, identity: HostIdentity, committer: Committer, leases: Leases,
+                 clock: MovableClock, settings: DispatcherSettings, changed: Callable[[TurnCheckpoint], None]) -> None:
         """Wire the parts; `changed` hears of every committed turn."""
         self._committer = committer
         self._clock = clock

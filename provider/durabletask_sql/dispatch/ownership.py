@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from durabletask_sql.clock import MICROSECONDS, SystemClock
+from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.errors import DurableTaskSqlError, PartitionLostError
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.ports.leases import HostIdentity, Leases
@@ -30,7 +30,7 @@ class LeaseSettings:
 class Ownership:
     """The lease side of one hub on one host."""
 
-    def __init__(self, leases: Leases, identity: HostIdentity, memory: Memory, clock: SystemClock,
+    def __init__(self, leases: Leases, identity: HostIdentity, memory: Memory, clock: MovableClock,
                  settings: LeaseSettings) -> None:
         """Take the parts; nothing is owned before `start`."""
         self._leases = leases

@@ -20,6 +20,16 @@ class TaskHub:
 class Store(Protocol):
     """One database, opened: it finds or creates hubs, and gives the ports of each."""
 
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a SQLite file: its time is this process's, and others' writes can be seen cheaply."""
+        ...
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        ...
+
     async def open_hub(self, name: str, partition_count: int | None) -> TaskHub:
         """Return the hub, created when missing with this many partitions (None: 4 on SQLite, 16 on PostgreSQL)."""
         ...

@@ -37,7 +37,7 @@ class SqlStore:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a SQLite file."""
+        """Whether it is a SQLite file: its time is this process's, and others' writes can be seen cheaply."""
         return self._database.is_sqlite
 
     @property
