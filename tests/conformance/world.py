@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from durabletask_sql.host import identify
 from durabletask_sql.ids import new_execution_id, partition_of
-from durabletask_sql.model.checkpoints import HistoryAppend, NewChild, TurnCheckpoint
+from durabletask_sql.model.checkpoints import HistoryAppend, Item, NewChild, TurnCheckpoint
 from durabletask_sql.model.creation import CreationPolicy
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage, QueueRow
@@ -43,11 +43,11 @@ class World:
     def key(self, instance_id: str) -> InstanceKey:
         return InstanceKey(partition_of(instance_id, self.hub.partition_count), instance_id)
 
-    def row(self, instance_id: str, **changes: object) -> InstanceRow:
+    def row(self, instance_id: str, **changes: Any) -> InstanceRow:
         row = InstanceRow(*self.key(instance_id), new_execution_id(), 0, 1, "flow", None, Status.PENDING, NOW, NOW)
         return replace(row, **changes)
 
-    async def create(self, instance_id: str, policy: CreationPolicy = CreationPolicy(), **changes: object) -> Created:
+    async def create(self, instance_id: str, policy: CreationPolicy = CreationPolicy(), **changes: Any) -> Created:
         row = self.row(instance_id, **changes)
         start = NewMessage(row.key, row.execution_id, MessageKind.START, b"\x1a\x00")
         return await self.instances.create(Creation(row, "in", start, policy))
@@ -64,7 +64,7 @@ class World:
     def message(self, instance_id: str, text: bytes = b"\x1a\x00") -> NewMessage:
         return NewMessage(self.key(instance_id), None, MessageKind.EVENT, text)
 
-    def turn(self, row: InstanceRow, **parts: object) -> TurnCheckpoint:
+    def turn(self, row: InstanceRow, **parts: Any) -> TurnCheckpoint:
         """A turn that adds one event to the history and changes nothing else."""
         after = replace(row, row_version=row.row_version + 1, status=Status.RUNNING, history_count=row.history_count + 1)
         history = HistoryAppend(row.execution_id, row.history_count, 1, b"\x1a\x00")
@@ -78,13 +78,13 @@ class World:
     def activity(self, row: InstanceRow, task_id: int = 1, name: str = "act") -> NewActivity:
         return NewActivity(row.key, row.execution_id, task_id, name, None, b"event")
 
-    def group(self, *items: object, **parts: object) -> Group:
+    def group(self, *items: Item, **parts: Any) -> Group:
         return replace(Group(tuple(items), dict(self.epochs), NOW, self.host.host_id, 77, 100, 10 * NOW), **parts)
 
-    async def commit(self, *items: object, **parts: object) -> Committed:
+    async def commit(self, *items: Item, **parts: Any) -> Committed:
         return await self.committer.commit(self.group(*items, **parts))
 
-    async def load(self, **parts: object) -> Loaded:
+    async def load(self, **parts: Any) -> Loaded:
         return await self.committer.load(replace(Load(dict(self.epochs), self.host.host_id), **parts))
 
     async def queue(self, instance_id: str) -> tuple[QueueRow, ...]:

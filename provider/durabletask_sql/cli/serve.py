@@ -25,7 +25,7 @@ from durabletask_sql.telemetry import configure_logging
 
 _log = logging.getLogger(__name__)
 
-_SWITCH_INTERVAL_SECONDS = 0.0005  # lets the committer's thread run beside a busy one
+SWITCH_INTERVAL_SECONDS = 0.0005  # lets the committer's thread run beside a busy one
 _GRACE_SECONDS = 1.0
 
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     settings = settings_of(options)
     configure_logging(options.log_level)
-    sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     return uvloop.run(_serve(settings))
 
 
