@@ -3,6 +3,7 @@
 
     python3 dev.py demo            set up and run the demo on embedded SQLite
     python3 dev.py test [ARGS]     set up and run the tests (ARGS go to pytest), on SQLite and a real PostgreSQL
+    python3 dev.py sdks [ARGS]     set up and run the scenarios of the SDKs of all languages (ARGS go to pytest)
     python3 dev.py lint            ruff, mypy, import contracts, freshness of generated code
 
 Uses the standard library only. The virtual environment is `.venv` beside this file, or $DURABLETASK_SQL_VENV.
@@ -70,6 +71,12 @@ def test(arguments):  # type: ignore[no-untyped-def]
     return subprocess.call([environment("dev"), "-m", "pytest", *arguments], cwd=str(HERE))
 
 
+def sdks(arguments):  # type: ignore[no-untyped-def]
+    """Run the scenarios of all SDKs, those included that need a toolchain which `test` does not ask for."""
+    return subprocess.call([environment("dev"), "-m", "pytest", "-m", "", "tests/sdk", "tests/polyglot", *arguments],
+                           cwd=str(HERE))
+
+
 def lint(arguments):  # type: ignore[no-untyped-def]
     """Run all static checks."""
     del arguments
@@ -90,7 +97,7 @@ def lint(arguments):  # type: ignore[no-untyped-def]
 
 def main():  # type: ignore[no-untyped-def]
     """Run a command."""
-    commands = {"demo": demo, "test": test, "lint": lint}
+    commands = {"demo": demo, "test": test, "sdks": sdks, "lint": lint}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(__doc__.strip())
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else 2

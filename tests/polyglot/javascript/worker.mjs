@@ -1,0 +1,20 @@
+// A worker of everything in workflows.mjs, until SIGTERM.
+
+import { TaskHubGrpcWorker } from "@microsoft/durabletask-js";
+
+import { connection } from "./connection.mjs";
+import { activities, orchestrators } from "./workflows.mjs";
+
+const worker = new TaskHubGrpcWorker(connection);
+for (const [name, run] of Object.entries(orchestrators)) {
+  worker.addNamedOrchestrator(name, run);
+}
+for (const [name, run] of Object.entries(activities)) {
+  worker.addNamedActivity(name, run);
+}
+process.once("SIGTERM", async () => {
+  await worker.stop();
+  process.exit(0);
+});
+await worker.start();
+console.log("ready");

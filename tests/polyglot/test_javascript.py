@@ -1,0 +1,99 @@
+"""What the JavaScript SDK shows beyond what every language does, among it what its own suite pins."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from datetime import datetime
+
+import pytest
+
+from polyglot.languages import completed, terminated
+
+
+@pytest.fixture
+def seen(scenarios):
+    return scenarios("javascript")
+
+
+@pytest.mark.parametrize(("where", "kind"), [
+    ("activity", "TaskFailedError"), ("orchestration", "OutOfStockError"), ("child", "TaskFailedError"),
+    ("unknown_activity", "TaskFailedError"), ("unknown_orchestration", "OrchestratorNotRegisteredError")])
+def test_a_failure_keeps_its_type_and_stack_trace(seen, where, kind):
+    failure = seen["failures"][where]["failure"]
+    assert failure["type"] == kind
+    assert failure["traced"]
+
+
+def test_a_child_knows_its_parent_and_has_an_id_made_from_its_execution(seen):
+    assert seen["lineage"]["top"] == completed({"id": "nobodys-child", "parent": None})
+    child = seen["lineage"]["child"]["output"]
+    assert re.fullmatch("[0-9a-f]{32}:[0-9a-f]{4}", child["id"])
+    assert child["parent"] == {"name": "lineage_parent", "instanceId": "the-parent", "taskScheduledId": 1}
+
+
+def test_an_orchestration_sends_an_event_to_another(seen):
+    assert seen["event_between_orchestrations"] == completed(["from another orchestration"])
+
+
+def test_terminate_takes_the_children_along_when_recursive(seen):
+    assert seen["terminate_recursively"] == [terminated("all of you")] * 3
+
+
+def test_terminate_leaves_the_children_alone_when_not_recursive(seen):
+    assert seen["terminate_alone"] == {"ended": terminated(None), "before": "RUNNING", "child": completed([1])}
+
+
+def test_a_version_reaches_the_orchestrator_and_is_not_inherited(seen):
+    assert seen["versions"] == {"given": completed("1.2.3"), "none": completed(""), "family": completed(["1.0", "2.0", ""])}
+
+
+def test_tags_are_kept_on_instances_and_activities_and_inherited_by_children(seen):
+    own = {"team": "blue", "ünï": "çödé"}
+    assert seen["tags"] == {"own": own, "child": own | {"kind": "child"}, "activity": {"kind": "activity"}}
+
+
+def test_guids_differ_and_survive_replay(seen):
+    first, second = seen["guids"]["output"]
+    assert first != second
+
+
+def test_the_history_of_an_unknown_instance_is_empty_and_purging_it_counts_nothing(seen):
+    assert (seen["unknown_instance"]["history"], seen["unknown_instance"]["purged"]) == ([], 0)
+
+
+def test_a_history_reads_back_in_exactly_twelve_events(seen):
+    events = seen["history"]
+    assert [event["type"] for event in events] == [
+        "OrchestratorStarted", "ExecutionStarted", "TaskScheduled", "OrchestratorStarted", "TaskCompleted", "TimerCreated",
+        "OrchestratorStarted", "TimerFired", "SubOrchestrationInstanceCreated", "OrchestratorStarted",
+        "SubOrchestrationInstanceCompleted", "ExecutionCompleted"]
+    ids = [event["eventId"] for event in events if event["eventId"] >= 0]
+    assert all(before < after for before, after in itertools.pairwise(ids))
+    assert all(datetime.fromisoformat(event["timestamp"]).year > 2000 for event in events)
+
+
+def test_the_events_of_a_history_refer_to_each_other(seen):
+    events = {event["type"]: event for event in seen["history"]}
+    started = events["ExecutionStarted"]
+    assert (started["name"], started["input"]) == ("three_steps", '{"of":"three"}')
+    assert started["orchestrationInstance"]["instanceId"] == "three-steps"
+    assert re.fullmatch("[0-9a-f]{32}", started["orchestrationInstance"]["executionId"])
+    assert events["TaskCompleted"]["taskScheduledId"] == events["TaskScheduled"]["eventId"]
+    assert events["TimerFired"]["timerId"] == events["TimerCreated"]["eventId"]
+    assert events["TimerFired"]["fireAt"] == events["TimerCreated"]["fireAt"]
+    child = events["SubOrchestrationInstanceCreated"]
+    assert events["SubOrchestrationInstanceCompleted"]["taskScheduledId"] == child["eventId"]
+    assert child["name"] == "empty"
+    assert events["ExecutionCompleted"]["orchestrationStatus"] == "ORCHESTRATION_STATUS_COMPLETED"
+
+
+def test_pages_hold_as_many_as_asked_for_and_prefixes_are_literal(seen):
+    query = seen["query"]
+    assert query["sizes"] == [3, 3, 2]
+    assert query["ids"] == [f"query-%_{number}" for number in range(7)] + ["query-%_live"]
+    assert (query["completed"], query["outputs"]) == (7, [None] * 7)
+
+
+def test_purge_takes_the_children_along_when_recursive(seen):
+    assert seen["purge_recursively"] == {"count": 2, "child": None}
