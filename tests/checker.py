@@ -6,6 +6,7 @@ Reads the tables directly and trusts nothing that the server says.
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import psycopg
 
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
+from durabletask_sql.protocol.texts import put_back
 
 ENDED = (1, 3, 4, 5)
 
@@ -99,12 +101,22 @@ def results_counted(events: Iterable[pb.HistoryEvent]) -> int:
     return sum(event.WhichOneof("eventType") in ("taskCompleted", "taskFailed") for event in events)
 
 
-_HISTORY = """SELECT h.hub_id, h.instance_id, h.first_sequence, h.event_count, h.events FROM history h
+def unpacked(content: bytes, size: int | None) -> bytes:
+    """Return a payload's text; `size` is that of compressed content."""
+    text = content if size is None else zlib.decompress(content)
+    assert size in (None, len(text))
+    return text
+
+
+_HISTORY = """SELECT h.hub_id, h.instance_id, h.first_sequence, h.event_count, h.events, h.refs FROM history h
 JOIN instances i ON i.hub_id = h.hub_id AND i.partition = h.partition AND i.instance_id = h.instance_id
 AND i.execution_id = h.execution_id ORDER BY h.hub_id, h.instance_id, h.first_sequence"""
 
 _LEFT = """SELECT q.instance_id FROM {table} q LEFT JOIN instances i ON i.hub_id = q.hub_id AND i.partition = q.partition
 AND i.instance_id = q.instance_id WHERE i.instance_id IS NULL OR i.status IN (1, 3, 4, 5)"""
+
+_OF_NOBODY = """SELECT t.instance_id FROM {table} t LEFT JOIN instances i ON i.hub_id = t.hub_id AND i.partition = t.partition
+AND i.instance_id = t.instance_id AND i.execution_id = t.execution_id WHERE i.instance_id IS NULL"""
 
 
 def _read(url: str) -> tuple[list[StoredInstance], list[str]]:
@@ -115,9 +127,15 @@ def _read(url: str) -> tuple[list[StoredInstance], list[str]]:
     try:
         cursor = connection.cursor()
         cursor.execute(_HISTORY)
+        stored = cursor.fetchall()
+        cursor.execute("SELECT hub_id, instance_id, payload_id, content, unpacked_size FROM payloads")
+        texts: dict[tuple[int, str], dict[int, bytes]] = {}
+        for hub, instance_id, payload_id, content, size in cursor.fetchall():
+            texts.setdefault((hub, instance_id), {})[payload_id] = unpacked(content, size)
         rows: dict[tuple[int, str], list[tuple[int, int, bytes]]] = {}
-        for hub, instance_id, first, count, events in cursor.fetchall():
-            rows.setdefault((hub, instance_id), []).append((first, count, bytes(events)))
+        for hub, instance_id, first, count, events, refs in stored:
+            whole = events if refs is None else put_back(events, refs, texts.get((hub, instance_id), {}))
+            rows.setdefault((hub, instance_id), []).append((first, count, whole))
         cursor.execute("SELECT hub_id, instance_id, status, history_count FROM instances")
         instances = [StoredInstance(instance_id, status, count, rows.get((hub, instance_id), ()))
                      for hub, instance_id, status, count in cursor.fetchall()]
@@ -125,6 +143,9 @@ def _read(url: str) -> tuple[list[StoredInstance], list[str]]:
         for table in ("control_queue", "timers", "activity_queue"):
             cursor.execute(_LEFT.format(table=table))
             leftovers += [f"{instance_id}: a row of {table} is left over" for (instance_id,) in cursor.fetchall()]
+        for table in ("history", "payloads"):
+            cursor.execute(_OF_NOBODY.format(table=table))
+            leftovers += [f"{instance_id}: a row of {table} belongs to no execution" for (instance_id,) in cursor.fetchall()]
         return instances, leftovers
     finally:
         connection.close()

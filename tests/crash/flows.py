@@ -10,13 +10,16 @@ from durabletask import task
 from durabletask.worker import TaskHubGrpcWorker
 
 FAN = 4
+FILLER = "x" * 70_000  # large enough to be taken out of history
 
 
 def do_step(_, number):
     return number + 1
 
 
-def child(ctx, number):
+def child(ctx, given):
+    number, filler = given
+    assert filler == FILLER
     return (yield ctx.call_activity(do_step, input=number))
 
 
@@ -25,7 +28,7 @@ def journey(ctx, number):
     one = yield ctx.call_activity(do_step, input=number)
     many = yield task.when_all([ctx.call_activity(do_step, input=one + place) for place in range(FAN)])
     yield ctx.create_timer(ctx.current_utc_datetime + timedelta(milliseconds=100))
-    last = yield ctx.call_sub_orchestrator(child, input=sum(many))
+    last = yield ctx.call_sub_orchestrator(child, input=(sum(many), FILLER))
     return last
 
 

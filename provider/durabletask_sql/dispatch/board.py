@@ -87,6 +87,8 @@ class Board:
             if mem is None:
                 break
             self._begin_turn(mem, seat)
+        if self._memory.filling.has_work():
+            self._ports.wants_work()
         while self._tasks and (seat := self._seats.for_activity()) is not None:
             self._begin_activity(self._tasks.popleft(), seat)
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from durabletask_sql.clock import MICROSECONDS, Clock
+from durabletask_sql.dispatch.filling import Filler
 from durabletask_sql.dispatch.grouping import Submission, choose_claims, choose_entering, take_group
 from durabletask_sql.dispatch.merging import Merger
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
@@ -36,6 +37,7 @@ TIMER_WINDOW = 60 * MICROSECONDS
 TIMER_LIMIT = 10_000
 SCAN_LIMIT = 500
 ACTIVITY_BATCH = 200
+PACK_AHEAD_BYTES = 256 * 1024
 _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 2.0
 _REPORT_BUSY_SECONDS = 5.0
@@ -64,6 +66,8 @@ class Owner:
         self._host_id = host_id
         self._events = events
         self._merger = Merger(memory, speculation)
+        self._filler = Filler(committer, memory, events.ready)
+        self._packing: set[asyncio.Task[None]] = set()
         self._pending: list[Submission] = []
         self._event = asyncio.Event()
         self._idle = asyncio.Event()
@@ -78,9 +82,22 @@ class Owner:
         `provisional` is the sequence under which its message is in memory already.
         """
         submission = Submission(item, asyncio.get_running_loop().create_future(), provisional)
+        if isinstance(item, TurnCheckpoint) and submission.size >= PACK_AHEAD_BYTES:
+            task = asyncio.create_task(self._pack(submission, item))
+            self._packing.add(task)
+            task.add_done_callback(self._packing.discard)
+        else:
+            self._queue(submission)
+        return submission.done
+
+    async def _pack(self, submission: Submission, turn: TurnCheckpoint) -> None:
+        """Pack the texts of a large turn before it joins a group, so that the group does not wait for that."""
+        submission.item = await self._committer.pack(turn)
+        self._queue(submission)
+
+    def _queue(self, submission: Submission) -> None:
         self._pending.append(submission)
         self._event.set()
-        return submission.done
 
     def kick(self) -> None:
         """Look again at what memory wants."""
@@ -94,7 +111,7 @@ class Owner:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is on its way to the database."""
-        return not self._pending and not self._solo and self._idle.is_set()
+        return not self._pending and not self._packing and not self._solo and self._idle.is_set()
 
     async def run(self) -> None:
         """Commit and load until cancelled."""
@@ -115,7 +132,7 @@ class Owner:
                 delay = min(2 * delay, _LAST_RETRY_SECONDS)
 
     def _has_work(self) -> bool:
-        return bool(self._pending) or self._unknown or self._wants_load()
+        return bool(self._pending) or self._unknown or self._wants_load() or self._memory.filling.has_work()
 
     def _wants_load(self) -> bool:
         memory = self._memory
@@ -135,6 +152,7 @@ class Owner:
             await self._commit(take_group(self._pending))
         if self._wants_load() and not self._unknown:
             await self._load()
+        self._filler.start()
         self._events.ready()
 
     # Groups

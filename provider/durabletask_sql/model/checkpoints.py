@@ -8,6 +8,7 @@ from enum import Enum
 
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import NewActivity, NewMessage, NewTimer
+from durabletask_sql.model.payloads import PackedTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class TurnCheckpoint:
     `consumed_timers` are sequences that must all still be there; `discarded` are rows of older executions, which may
     be gone. `ended` sweeps the instance's messages, timers; `continued_from` names the execution whose history,
     timers and payloads go because of continue-as-new. `drop_unclaimed` also deletes its unclaimed activity tasks.
+    `packed` is what the store makes of its texts, if that was done ahead of the commit.
     """
 
     expected_version: int
@@ -60,6 +62,7 @@ class TurnCheckpoint:
     continued_from: str | None = None
     new_input: str | None = None
     drop_unclaimed: bool = False
+    packed: PackedTurn | None = None
 
     @property
     def key(self) -> InstanceKey:

@@ -4,6 +4,7 @@ Mutable, and touched by `Memory` alone.
 """
 
 import bisect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
@@ -21,6 +22,7 @@ class InstanceMemory:
     """One instance in memory.
 
     `known` says that `row` and `history` are what the database says (row None: there is no such instance).
+    `refs` are, by their place in `history`, the parts whose large texts are not in memory; the instance is then hollow.
     `stale` says that they have to be read afresh before the next turn. `turn` is the intake of the turn that is out
     at an executor or on its way to the database; at most one is. `blocked` keeps it from running until a delay ends.
     """
@@ -30,6 +32,7 @@ class InstanceMemory:
     known: bool = False
     stale: bool = False
     history: list[bytes] = field(default_factory=list)
+    refs: Mapping[int, bytes] = field(default_factory=dict)
     rows: list[QueueRow] = field(default_factory=list)
     ceiling: int | None = None
     timers: list[TimerRow] = field(default_factory=list)

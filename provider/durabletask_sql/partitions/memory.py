@@ -6,16 +6,18 @@ those of the queue protocol (ARCHITECTURE.md, "How messages are found").
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import QueueRow, TimerRow
 from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.eviction import choose_victims
+from durabletask_sql.partitions.filling import Filling
 from durabletask_sql.partitions.instance import InstanceMemory
 from durabletask_sql.partitions.limits import MemoryLimits, Wanted
 from durabletask_sql.partitions.window import TimerWindow
-from durabletask_sql.ports.committer import FreshInstance
+from durabletask_sql.ports.committer import FreshInstance, HollowHistory
 
 
 class Memory:
@@ -26,6 +28,7 @@ class Memory:
         self.limits = limits
         self.epochs: dict[int, int] = {}
         self.window = TimerWindow()
+        self.filling = Filling(limits.history_bytes)
         self._instances: OrderedDict[InstanceKey, InstanceMemory] = OrderedDict()
         self._messages: dict[int, int] = {}
         self._history_bytes = 0
@@ -60,8 +63,7 @@ class Memory:
             for key in [key for key in table if key.partition == partition]:
                 del table[key]
         for key in [key for key in self._instances if key.partition == partition]:
-            self._history_bytes -= self._instances.pop(key).history_size
-            self._ceiled.discard(key)
+            self._leave(self._instances[key])
 
     # What is there
 
@@ -189,8 +191,9 @@ class Memory:
             mem = self._instances.get(found.key)
             if mem is None:
                 mem = self._instances[found.key] = InstanceMemory(found.key)
-            self._history_bytes += sum(map(len, found.history)) - mem.history_size
-            mem.row, mem.history, mem.known, mem.stale = found.row, list(found.history), True, False
+            mem.row, mem.known, mem.stale = found.row, True, False
+            self._set_history(mem, found.history, found.refs)
+            self.filling.release(found.key)
             if found.row is not None and found.row.scheduled_at is not None and not found.row.history_count:
                 self.wants_timers = True  # its start is among the delayed messages
             self.consider(mem)
@@ -220,8 +223,8 @@ class Memory:
             self._forget_rows(mem)
         else:
             mem = self._instances[row.key] = InstanceMemory(row.key)
-        self._history_bytes -= mem.history_size
-        mem.row, mem.history, mem.timers, mem.known, mem.stale = row, [], [], True, False
+        mem.row, mem.timers, mem.known, mem.stale = row, [], True, False
+        self._set_history(mem, (), {})
         self._set_ceiling(mem, None)
         self._fresh.pop(row.key, None)
 
@@ -242,8 +245,22 @@ class Memory:
             mem = self._instances.get(key)
             if mem is not None and mem.can_run:
                 self._instances.move_to_end(key)
-                return mem
+                if not mem.refs:
+                    return mem
+                self.filling.want(mem)
         return None
+
+    def filled(self, hollow: HollowHistory, history: tuple[bytes, ...] | None) -> None:
+        """Take in a history whose texts were fetched; None: they are gone, so what is known of the instance is old."""
+        mem = self._instances.get(hollow.key)
+        if mem is None or not self.filling.is_current(hollow):
+            return
+        if history is None:
+            self.filling.release(mem.key)
+            self.read_afresh(mem.key)
+            return
+        self._set_history(mem, history, {})
+        self.consider(mem)
 
     def has_ready(self) -> bool:
         """Tell whether an instance may run."""
@@ -278,6 +295,7 @@ class Memory:
             return
         self._forget_rows(mem)
         mem.turn, mem.settled, mem.timers, mem.known = None, {}, [], False
+        self.filling.release(key)
         self._set_ceiling(mem, None)
         self.read_afresh(key)
 
@@ -300,6 +318,8 @@ class Memory:
                         frozenset(checkpoint.consumed_timers))
         self._follow_history(mem, checkpoint)
         self.consider(mem)
+        if mem.is_idle:
+            self.filling.release(mem.key)
         if checkpoint.ended:
             self._leave(mem)
         self._evict()
@@ -315,12 +335,16 @@ class Memory:
                 self._leave(mem)
 
     def _follow_history(self, mem: InstanceMemory, checkpoint: TurnCheckpoint) -> None:
-        before = mem.history_size
         if checkpoint.ended or checkpoint.continued_from is not None:
-            mem.history = []
+            self._set_history(mem, (), {})
         elif checkpoint.history is not None:
             mem.append(checkpoint.history.events)
-        self._history_bytes += mem.history_size - before
+            self._history_bytes += len(checkpoint.history.events)
+
+    def _set_history(self, mem: InstanceMemory, history: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
+        self._history_bytes -= mem.history_size
+        mem.history, mem.refs = list(history), refs
+        self._history_bytes += mem.history_size
 
     def remove(self, mem: InstanceMemory, seqs: frozenset[int], timers: frozenset[int] = frozenset()) -> None:
         """Take rows and timers of an instance out of memory."""
@@ -354,19 +378,7 @@ class Memory:
 
     def _evict(self) -> None:
         """Let idle instances leave, longest unused first, once there are too many or too much history."""
-        limits = self.limits
-        if len(self._instances) <= limits.instances and self._history_bytes <= limits.history_bytes:
-            return
-        victims: list[InstanceMemory] = []
-        size = self._history_bytes
-        for mem in self._instances.values():
-            # A tenth more than needed, so that the next commits need not look again.
-            if len(self._instances) - len(victims) <= 0.9 * limits.instances and size <= 0.9 * limits.history_bytes:
-                break
-            if mem.is_idle and not self._is_awaited(mem.key):
-                victims.append(mem)
-                size -= mem.history_size
-        for mem in victims:
+        for mem in choose_victims(self._instances, self._history_bytes, self.limits, self._is_awaited):
             self._leave(mem)
 
     def _is_awaited(self, key: InstanceKey) -> bool:
@@ -375,6 +387,7 @@ class Memory:
     def _leave(self, mem: InstanceMemory) -> None:
         self._history_bytes -= mem.history_size
         del self._instances[mem.key]
+        self.filling.release(mem.key)
         self._ready.pop(mem.key, None)
         self._claims.pop(mem.key, None)
         self._ceiled.discard(mem.key)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from durabletask_sql.model.checkpoints import Item, Outcome
+from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, QueueRow, TimerRow
 
@@ -88,11 +88,27 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class FreshInstance:
-    """An instance read afresh: its row (None: there is no such instance) and its history rows' bytes in order."""
+    """An instance read afresh: its row (None: there is no such instance) and its history rows' bytes in order.
+
+    `refs` are, by their place in `history`, the rows whose large texts are in payloads of their own: those have to be
+    filled before they are read.
+    """
 
     key: InstanceKey
     row: InstanceRow | None
     history: tuple[bytes, ...]
+    refs: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HollowHistory:
+    """The history of an execution without its large texts, of which there are `text_bytes`."""
+
+    key: InstanceKey
+    execution_id: str
+    parts: tuple[bytes, ...]
+    refs: Mapping[int, bytes]
+    text_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +156,17 @@ class Committer(Protocol):
 
     async def load(self, load: Load) -> Loaded:
         """Claim and read. Raises as `commit` does."""
+        ...
+
+    async def pack(self, turn: TurnCheckpoint) -> TurnCheckpoint:
+        """Return a turn with its texts packed as the store keeps them, so that its group does not wait for that."""
+        ...
+
+    async def fill(self, hollow: HollowHistory) -> tuple[bytes, ...] | None:
+        """Return a history with its texts, which never change; None when they are gone, with their execution.
+
+        Runs beside the other operations. Raises UnavailableError.
+        """
         ...
 
     async def poll(self, host_id: int, timer_horizon: int) -> Pending:

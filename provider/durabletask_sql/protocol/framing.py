@@ -43,8 +43,8 @@ def frame_all(events: Iterable[pb.HistoryEvent]) -> bytes:
     return b"".join([frame(event) for event in events])
 
 
-def iter_frames(data: bytes) -> Iterator[bytes]:
-    """Yield each framed event's own bytes, unparsed. Raises MalformedFrameError for anything else."""
+def iter_spans(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each framed event's own bytes begin and end. Raises MalformedFrameError for anything else."""
     at, end = 0, len(data)
     while at < end:
         start = at
@@ -62,8 +62,13 @@ def iter_frames(data: bytes) -> Iterator[bytes]:
             shift += 7
         if at + length > end:
             _fail(start, end, f"{length} bytes announced, {end - at} left")
-        yield data[at:at + length]
+        yield at, at + length
         at += length
+
+
+def iter_frames(data: bytes) -> Iterator[bytes]:
+    """Yield each framed event's own bytes, unparsed. Raises MalformedFrameError for anything else."""
+    return (data[start:end] for start, end in iter_spans(data))
 
 
 def iter_events(data: bytes) -> Iterator[pb.HistoryEvent]:

@@ -4,10 +4,10 @@ One bad item never harms its group: what another session keeps locked leaves it 
 what the database refuses is found by halving and leaves as REFUSED. The others commit.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.model.checkpoints import (
@@ -19,11 +19,11 @@ from durabletask_sql.model.checkpoints import (
     TurnCheckpoint,
 )
 from durabletask_sql.model.messages import ActivityRow
-from durabletask_sql.ports.committer import Committed, Group, Load, Loaded, Pending
+from durabletask_sql.ports.committer import Committed, Group, HollowHistory, Load, Loaded, Pending
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.database import Database
-from durabletask_sql.storage.dialect import Row, Statement
+from durabletask_sql.storage.dialect import Statement
 from durabletask_sql.storage.faults import (
     ConflictError,
     ConnectionLostError,
@@ -34,8 +34,10 @@ from durabletask_sql.storage.faults import (
 )
 from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.load import LoadAttempt, task_rows
-from durabletask_sql.storage.session import Reply, Session
+from durabletask_sql.storage.packing import pack_turn
+from durabletask_sql.storage.session import Reply, Session, asked
 from durabletask_sql.storage.sqlite import SqliteSession
+from durabletask_sql.storage.texts import fill
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +82,17 @@ class SqlCommitter:
                 raise UnavailableError(str(error)) from error
         message = "a load met locks of other sessions too often"
         raise UnavailableError(message)
+
+    async def pack(self, turn: TurnCheckpoint) -> TurnCheckpoint:
+        """Return a turn with its texts packed as they are stored."""
+        return replace(turn, packed=await asyncio.to_thread(pack_turn, turn))
+
+    async def fill(self, hollow: HollowHistory) -> tuple[bytes, ...] | None:
+        """Return a history with its texts; None when they are gone, with their execution."""
+        parts = [(events, hollow.refs.get(place)) for place, events in enumerate(hollow.parts)]
+        filled = await self._database.readers.run(
+            lambda session: fill(session, self._hub.hub_id, hollow.key, hollow.execution_id, parts))
+        return None if filled is None else tuple(filled)
 
     async def poll(self, host_id: int, timer_horizon: int) -> Pending:
         """Look, in one cheap statement without writing, whether anything waits that other processes wrote."""
@@ -242,19 +255,6 @@ def _joined(parts: Sequence[Committed], outcomes: tuple[Outcome, ...]) -> Commit
 
 def _unknown(error: ConnectionLostError) -> OutcomeUnknownError | UnavailableError:
     return OutcomeUnknownError(str(error)) if error.sent else UnavailableError(str(error))
-
-
-def asked(session: Session, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object
-          ) -> list[tuple[Any, ...]]:
-    """Run a statement that may be repeated, once more on a fresh connection when the first try lost its own."""
-    try:
-        return session.ask(statement, rows, **scalars)
-    except ConnectionLostError:
-        session.rollback()
-    try:
-        return session.ask(statement, rows, **scalars)
-    except TransactionError as error:
-        raise UnavailableError(str(error)) from error
 
 
 def _data_version(session: Session) -> int:

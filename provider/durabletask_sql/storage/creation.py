@@ -4,19 +4,22 @@ from dataclasses import replace
 
 from durabletask_sql.model.creation import Decision
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.payloads import Packed
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation
+from durabletask_sql.protocol.texts import INPUT
 from durabletask_sql.storage import statements as sql
-from durabletask_sql.storage.codec import decode_instance, encode_instance, encode_text
-from durabletask_sql.storage.group import INPUT
+from durabletask_sql.storage.codec import decode_instance, encode_instance
+from durabletask_sql.storage.group import payload_row
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.writes import LOCK_INSTANCE, queue_message, sweep
 from durabletask_sql.turn.notices import child_replaced_notice
 
 
-def create(session: Session, hub: TaskHub, creation: Creation) -> Created:
+def create(session: Session, hub: TaskHub, creation: Creation, packed_input: Packed | None) -> Created:
     """Create, replace, keep or refuse, as the policy says of what is there. Leaves the transaction to be committed.
 
+    `packed_input` is the creation's input as it is stored: it was packed before the transaction.
     Raises ShortWriteError when another session created the id meanwhile: the caller rolls back and asks again.
     """
     row = creation.row
@@ -34,7 +37,7 @@ def create(session: Session, hub: TaskHub, creation: Creation) -> Created:
         session.send(sql.UPDATE_INSTANCES, [encode_instance(row)], hub=hub.hub_id)
         sweep(session, hub.hub_id, old.key)
         woken |= _tell_parent(session, hub, old, row.created_at)
-    _start(session, hub, creation)
+    _start(session, hub, creation, packed_input)
     return Created(decision, old.status if old is not None else None, frozenset(woken))
 
 
@@ -47,7 +50,7 @@ def _tell_parent(session: Session, hub: TaskHub, old: InstanceRow, now: int) -> 
     return {notice.key}
 
 
-def _start(session: Session, hub: TaskHub, creation: Creation) -> None:
+def _start(session: Session, hub: TaskHub, creation: Creation, packed_input: Packed | None) -> None:
     row, start = creation.row, creation.start
     if row.scheduled_at is None:
         queue_message(session, hub.hub_id, start)
@@ -56,6 +59,5 @@ def _start(session: Session, hub: TaskHub, creation: Creation) -> None:
                                           start.events)], hub=hub.hub_id)
     if creation.event is not None:
         queue_message(session, hub.hub_id, creation.event)
-    content = encode_text(creation.input)
-    if content is not None:
-        session.send(sql.INSERT_PAYLOADS, [(*row.key, row.execution_id, INPUT, content)], hub=hub.hub_id)
+    if packed_input is not None:
+        session.send(sql.INSERT_PAYLOADS, [payload_row(row, INPUT, packed_input)], hub=hub.hub_id)

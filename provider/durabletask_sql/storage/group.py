@@ -17,15 +17,16 @@ from durabletask_sql.model.checkpoints import (
 )
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, MessageKind, NewActivity, NewMessage, NewTimer, QueueRow, TimerRow
+from durabletask_sql.model.payloads import Packed
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.committer import Committed, Group
+from durabletask_sql.protocol.texts import INPUT
 from durabletask_sql.storage import statements as sql
-from durabletask_sql.storage.codec import encode_instance, encode_text
+from durabletask_sql.storage.codec import encode_instance
 from durabletask_sql.storage.dialect import Row, Statement
 from durabletask_sql.storage.filtering import Fence, Kept, Read, filter_items
+from durabletask_sql.storage.packing import pack_turn
 from durabletask_sql.storage.session import Reply, Session
-
-INPUT, OUTPUT = 0, 1
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Writes:
     updated: list[InstanceRow] = field(default_factory=list)
     inserted: list[InstanceRow] = field(default_factory=list)
     payloads: list[Row] = field(default_factory=list)
+    inputs: dict[str, Packed] = field(default_factory=dict)  # of children, by execution id
     old_executions: list[Row] = field(default_factory=list)
     done_tasks: list[Row] = field(default_factory=list)
     new_tasks: list[NewActivity] = field(default_factory=list)
@@ -263,9 +265,12 @@ def _plan_turn(writes: Writes, item: TurnCheckpoint) -> None:
     writes.messages += [(message, message.kind is MessageKind.START) for message in item.messages]
     writes.timers += item.timers
     writes.new_tasks += item.activities
+    packed = item.packed if item.packed is not None else pack_turn(item)
+    writes.inputs.update(packed.inputs)
     if item.history is not None:
         writes.history.append((partition, instance_id, item.history.execution_id, item.history.first_sequence,
-                               item.history.count, item.history.events))
+                               item.history.count, packed.events, packed.refs))
+    writes.payloads += [payload_row(item.row, payload_id, text) for payload_id, text in packed.texts.items()]
     if item.ended:
         writes.swept.append(item.key)
     if item.ended or item.continued_from is not None:
@@ -274,13 +279,11 @@ def _plan_turn(writes: Writes, item: TurnCheckpoint) -> None:
         writes.unclaimed.append(item.key)
     if item.continued_from is not None:
         writes.old_executions.append((partition, instance_id, item.continued_from))
-        _payload(writes, item.row, INPUT, item.new_input)
-    _payload(writes, item.row, OUTPUT, item.output)
 
 
-def _payload(writes: Writes, row: InstanceRow, payload_id: int, text: str | None) -> None:
-    if text is not None:
-        writes.payloads.append((*row.key, row.execution_id, payload_id, encode_text(text)))
+def payload_row(row: InstanceRow, payload_id: int, text: Packed) -> Row:
+    """Return what INSERT_PAYLOADS takes for a text of an instance's execution."""
+    return (*row.key, row.execution_id, payload_id, text.content, text.unpacked_size)
 
 
 def _plan_quarantine(writes: Writes, item: Quarantine) -> None:
@@ -298,7 +301,7 @@ def _plan_children(writes: Writes, kept: Kept) -> None:
     """New instances for free ids, replacement of ended ones with all that they left, a message for the refused."""
     for child in kept.created:
         writes.inserted.append(child.row)
-        _plan_child(writes, child.row, child.start, child.input)
+        _plan_child(writes, child.row, child.start)
     for child, old in kept.replaced:
         row = replace(child.row, row_version=old.row_version + 1, generation=old.generation)
         writes.updated.append(row)
@@ -306,14 +309,16 @@ def _plan_children(writes: Writes, kept: Kept) -> None:
         writes.swept.append(row.key)
         writes.swept_timers.append(row.key)
         writes.unclaimed.append(row.key)
-        _plan_child(writes, row, child.start, child.input)
+        _plan_child(writes, row, child.start)
     writes.messages += [(child.refusal, False) for child in kept.refused]
 
 
-def _plan_child(writes: Writes, row: InstanceRow, start: NewMessage, text: str | None) -> None:
+def _plan_child(writes: Writes, row: InstanceRow, start: NewMessage) -> None:
     writes.children.append(row)
     writes.messages.append((start, True))
-    _payload(writes, row, INPUT, text)
+    text = writes.inputs.get(row.execution_id)
+    if text is not None:
+        writes.payloads.append(payload_row(row, INPUT, text))
 
 
 def queue_rows(reply: Reply) -> tuple[QueueRow, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import bindparam, select
 
@@ -15,23 +15,24 @@ from durabletask_sql.model.queries import InstancePage, InstanceQuery
 from durabletask_sql.model.status import TERMINAL, Status
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation, Sent, Termination
+from durabletask_sql.protocol.texts import OUTPUT
 from durabletask_sql.storage import statements as sql
-from durabletask_sql.storage.codec import decode_instance, encode_instance, encode_text
-from durabletask_sql.storage.committer import asked
+from durabletask_sql.storage.codec import decode_instance, encode_instance
 from durabletask_sql.storage.creation import create
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.dialect import BIGINT, BYTES, SMALLINT, Statement
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
-from durabletask_sql.storage.group import OUTPUT
+from durabletask_sql.storage.group import payload_row
+from durabletask_sql.storage.packing import pack, pack_ahead
 from durabletask_sql.storage.queries import (
     READ_CHILDREN,
-    READ_HISTORY,
     read_instance,
     read_page,
     read_statuses,
 )
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import control_queue, instances
+from durabletask_sql.storage.texts import read_history
 from durabletask_sql.storage.transactions import transact
 from durabletask_sql.storage.writes import DELETE_INSTANCE, LOCK_INSTANCE, queue_message, sweep
 from durabletask_sql.turn.notices import child_ended_notice
@@ -61,7 +62,8 @@ class SqlInstances:
 
     async def create(self, creation: Creation) -> Created:
         """Dedupe check, row, start message and event in one transaction (S-413)."""
-        created = await transact(self._database, lambda session: create(session, self._hub, creation))
+        packed = await pack_ahead(creation.input)
+        created = await transact(self._database, lambda session: create(session, self._hub, creation, packed))
         return replace(created, woken=frozenset()) if created.decision in (Decision.KEEP, Decision.REFUSE) else created
 
     async def send(self, message: NewMessage) -> Sent:
@@ -94,9 +96,9 @@ class SqlInstances:
         notice = child_ended_notice(ended, termination.output, termination.now, hub.partition_count)
         if notice is not None:
             queue_message(session, hub.hub_id, notice)
-        content = encode_text(termination.output)
-        if content is not None:
-            session.send(sql.INSERT_PAYLOADS, [(*key, row.execution_id, OUTPUT, content)], hub=hub.hub_id)
+        if termination.output is not None:
+            text = pack(termination.output.encode())
+            session.send(sql.INSERT_PAYLOADS, [payload_row(row, OUTPUT, text)], hub=hub.hub_id)
         woken = {key} if notice is None else {key, notice.key}
         return Sent(frozenset(woken), frozenset({key}))
 
@@ -142,13 +144,11 @@ class SqlInstances:
         """Yield the framed events of one execution, a page of history rows at a time."""
         after = -1
         while True:
-            page = partial(_read_history, hub=self._hub.hub_id, partition=key.partition, instance_id=key.instance_id,
-                           execution_id=execution_id, after=after)
-            rows = await self._database.readers.run(page)
-            if not rows:
+            page = partial(read_history, hub_id=self._hub.hub_id, key=key, execution_id=execution_id, after=after)
+            events, after = await self._database.readers.run(page)
+            if not events:
                 return
-            yield b"".join([row[1] for row in rows])
-            after = rows[-1][0]
+            yield events
 
 
 def _read(session: Session, work: Callable[[], T]) -> T:
@@ -161,7 +161,3 @@ def _read(session: Session, work: Callable[[], T]) -> T:
         return work()
     except TransactionError as error:
         raise UnavailableError(str(error)) from error
-
-
-def _read_history(session: Session, **place: object) -> list[tuple[Any, ...]]:
-    return asked(session, READ_HISTORY, **place)

@@ -110,9 +110,14 @@ def _ceilings(keys: Iterable[InstanceKey], reply: Reply) -> dict[InstanceKey, in
 def _fresh(keys: Iterable[InstanceKey], rows: Reply, history: Reply) -> tuple[FreshInstance, ...]:
     instances = {row.key: row for row in map(decode_instance, rows.rows)}
     parts: dict[InstanceKey, list[bytes]] = {}
-    for partition, instance_id, events in history.rows:
-        parts.setdefault(InstanceKey(partition, instance_id), []).append(events)
-    return tuple(FreshInstance(key, instances.get(key), tuple(parts.get(key, ()))) for key in keys)
+    gaps: dict[InstanceKey, dict[int, bytes]] = {}
+    for partition, instance_id, events, refs in history.rows:
+        key = InstanceKey(partition, instance_id)
+        found = parts.setdefault(key, [])
+        if refs is not None:
+            gaps.setdefault(key, {})[len(found)] = refs
+        found.append(events)
+    return tuple(FreshInstance(key, instances.get(key), tuple(parts.get(key, ())), gaps.get(key, {})) for key in keys)
 
 
 def timer_rows(replies: Iterable[Reply]) -> tuple[TimerRow, ...]:

@@ -5,20 +5,20 @@ import binascii
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, or_, select, tuple_
 
 from durabletask_sql.errors import InvalidArgumentError
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.queries import InstancePage, InstanceQuery
 from durabletask_sql.model.status import Status
+from durabletask_sql.protocol.texts import INPUT, OUTPUT
 from durabletask_sql.storage import statements as sql
-from durabletask_sql.storage.codec import COLUMNS, decode_instance, decode_text
-from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Statement, hub_of, no_source
-from durabletask_sql.storage.group import INPUT, OUTPUT
+from durabletask_sql.storage.codec import COLUMNS, decode_instance
+from durabletask_sql.storage.dialect import Statement, hub_of
+from durabletask_sql.storage.packing import unpack
 from durabletask_sql.storage.session import Session
-from durabletask_sql.storage.tables import history, instances, payloads
+from durabletask_sql.storage.tables import instances, payloads
 
-HISTORY_PAGE = 200
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -29,7 +29,8 @@ READ_STATUSES = Statement("instances", lambda v: (
     .select_from(v.join(instances, sql.by_key(instances, v)))), sql.KEYS)
 
 READ_PAYLOADS = Statement("payloads", lambda v: (
-    select(payloads.c.partition, payloads.c.instance_id, payloads.c.payload_id, payloads.c.content)
+    select(payloads.c.partition, payloads.c.instance_id, payloads.c.payload_id, payloads.c.content,
+           payloads.c.unpacked_size)
     .select_from(v.join(payloads, and_(
         payloads.c.hub_id == hub_of(v), payloads.c.partition == v.c.partition,
         payloads.c.instance_id == v.c.instance_id, payloads.c.execution_id == v.c.execution_id,
@@ -39,23 +40,15 @@ READ_CHILDREN = Statement("instances", lambda v: (
     select(*COLUMNS).select_from(v.join(instances, and_(
         instances.c.hub_id == hub_of(v), instances.c.parent_instance_id == v.c.instance_id)))), sql.KEYS)
 
-READ_HISTORY = Statement("history", no_source(lambda: (
-    select(history.c.first_sequence, history.c.events)
-    .where(history.c.hub_id == sql.HUB, history.c.partition == bindparam("partition", type_=INTEGER),
-           history.c.instance_id == bindparam("instance_id", type_=TEXT),
-           history.c.execution_id == bindparam("execution_id", type_=TEXT),
-           history.c.first_sequence > bindparam("after", type_=BIGINT))
-    .order_by(history.c.first_sequence).limit(HISTORY_PAGE))))
-
 
 def read_states(session: Session, hub_id: int, rows: Sequence[InstanceRow], *, payloads: bool
                 ) -> tuple[InstanceState, ...]:
     """Add inputs and outputs to rows, when they are asked for."""
-    texts: dict[tuple[int, str, int], str | None] = {}
+    texts: dict[tuple[int, str, int], str] = {}
     if payloads and rows:
         found = session.ask(READ_PAYLOADS, [(*row.key, row.execution_id) for row in rows], hub=hub_id)
-        texts = {(partition, instance_id, which): decode_text(content)
-                 for partition, instance_id, which, content in found}
+        texts = {(partition, instance_id, which): unpack(content, size).decode()
+                 for partition, instance_id, which, content, size in found}
     return tuple(InstanceState(row, texts.get((*row.key, INPUT)), texts.get((*row.key, OUTPUT))) for row in rows)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import Executable, Row, Statement
+from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
 
 
 @dataclass(slots=True)
@@ -53,3 +55,16 @@ class Session(Protocol):
     def close(self) -> None:
         """Close the connection."""
         ...
+
+
+def asked(session: Session, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object
+          ) -> list[tuple[Any, ...]]:
+    """Run a statement that may be repeated, once more on a fresh connection when the first try lost its own."""
+    try:
+        return session.ask(statement, rows, **scalars)
+    except ConnectionLostError:
+        session.rollback()
+    try:
+        return session.ask(statement, rows, **scalars)
+    except TransactionError as error:
+        raise UnavailableError(str(error)) from error

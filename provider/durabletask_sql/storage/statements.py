@@ -172,10 +172,10 @@ SWEEP_TIMERS = Statement("timers", _sweep(timers), KEYS)
 # History and payloads
 
 _HISTORY: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "first_sequence": BIGINT,
-                   "event_count": INTEGER, "events": BYTES}
+                   "event_count": INTEGER, "events": BYTES, "refs": BYTES}
 INSERT_HISTORY = Statement("history", lambda v: _insert(history, v, _HISTORY), _HISTORY)
 _PAYLOAD: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "payload_id": INTEGER,
-                   "content": BYTES}
+                   "content": BYTES, "unpacked_size": INTEGER}
 INSERT_PAYLOADS = Statement("payloads", lambda v: _insert(payloads, v, _PAYLOAD), _PAYLOAD)
 
 
@@ -260,11 +260,17 @@ FRESH_INSTANCES = Statement("instances", lambda v: (
     select(*COLUMNS).select_from(v.join(instances, by_key(instances, v)))), KEYS)
 
 FRESH_HISTORY = Statement("history", lambda v: (
-    select(history.c.partition, history.c.instance_id, history.c.events)
+    select(history.c.partition, history.c.instance_id, history.c.events, history.c.refs)
     .select_from(v.join(instances, by_key(instances, v)).join(history, and_(
         history.c.hub_id == instances.c.hub_id, history.c.partition == instances.c.partition,
         history.c.instance_id == instances.c.instance_id, history.c.execution_id == instances.c.execution_id)))
     .order_by(history.c.partition, history.c.instance_id, history.c.first_sequence)), KEYS)
+
+READ_TEXTS = Statement("payloads", lambda v: (
+    select(payloads.c.payload_id, payloads.c.content, payloads.c.unpacked_size)
+    .select_from(v.join(payloads, and_(
+        by_key(payloads, v), payloads.c.execution_id == v.c.execution_id,
+        payloads.c.payload_id == v.c.payload_id)))), {**EXECUTIONS, "payload_id": INTEGER})
 
 
 def _claim_timers(v: FromClause) -> Executable:

@@ -101,7 +101,7 @@ history = Table(
     Column("first_sequence", BigInteger, nullable=False),
     Column("event_count", Integer, nullable=False),
     Column("events", LargeBinary, nullable=False),
-    Column("refs", LargeBinary),
+    Column("refs", LargeBinary),  # which payloads belong where into the events; NULL: they are whole
     PrimaryKeyConstraint("hub_id", "partition", "instance_id", "execution_id", "first_sequence"),
 )
 
@@ -113,6 +113,7 @@ payloads = Table(
     Column("execution_id", KEY, nullable=False),
     Column("payload_id", Integer, nullable=False),  # 0 input, 1 output, from 2 on texts taken out of history
     Column("content", LargeBinary, nullable=False),
+    Column("unpacked_size", Integer),  # of compressed content
     PrimaryKeyConstraint("hub_id", "partition", "instance_id", "execution_id", "payload_id"),
 )
 
