@@ -58,9 +58,13 @@ class Language:
         stamp.write_text(mark.hexdigest())
 
 
+_JAVA = ("java", "-cp", "target/classes:target/libraries/*")
+
 LANGUAGES = {language.name: language for language in (
     Language("javascript", ("node", "npm"), ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
              ("package-lock.json",), "node_modules", ("node", "worker.mjs"), ("node", "client.mjs")),
+    Language("java", ("java", "javac", "mvn"), ("mvn", "-q", "-B", "compile"), ("pom.xml", "src/**/*.java"), "target",
+             (*_JAVA, "scenarios.Worker"), (*_JAVA, "scenarios.Client")),
 )}
 
 

@@ -25,6 +25,10 @@ def test_a_failure_keeps_its_type_and_stack_trace(seen, where, kind):
     assert failure["traced"]
 
 
+def test_an_empty_name_is_told(seen):
+    assert "name is empty" in seen["bad_input"]["name"]
+
+
 def test_a_child_knows_its_parent_and_has_an_id_made_from_its_execution(seen):
     assert seen["lineage"]["top"] == completed({"id": "nobodys-child", "parent": None})
     child = seen["lineage"]["child"]["output"]
@@ -34,6 +38,10 @@ def test_a_child_knows_its_parent_and_has_an_id_made_from_its_execution(seen):
 
 def test_an_orchestration_sends_an_event_to_another(seen):
     assert seen["event_between_orchestrations"] == completed(["from another orchestration"])
+
+
+def test_continue_as_new_keeps_the_order_of_events(seen):
+    assert seen["continue_as_new"]["events"] == completed(list(range(10)))
 
 
 def test_terminate_takes_the_children_along_when_recursive(seen):
