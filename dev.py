@@ -61,14 +61,22 @@ def environment(extra):  # type: ignore[no-untyped-def]
     return str(python)
 
 
+def become(command):  # type: ignore[no-untyped-def]
+    """Go on as another program. A parent that waits would kill it soon after Ctrl-C, before it has cleaned up."""
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
 def demo(arguments):  # type: ignore[no-untyped-def]
     """Run the demo."""
-    return subprocess.call([environment("demo"), "-m", "durabletask_sql", "demo", *arguments])
+    become([environment("demo"), "-m", "durabletask_sql", "demo", *arguments])
 
 
 def test(arguments):  # type: ignore[no-untyped-def]
     """Run the tests."""
-    return subprocess.call([environment("dev"), "-m", "pytest", *arguments], cwd=str(HERE))
+    python = environment("dev")
+    os.chdir(str(HERE))
+    become([python, "-m", "pytest", *arguments])
 
 
 def sdks(arguments):  # type: ignore[no-untyped-def]

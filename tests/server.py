@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 READY = re.compile(r"listening on (?:127\.0\.0\.1|\[::1\]):(\d+)")
@@ -16,11 +17,13 @@ READY = re.compile(r"listening on (?:127\.0\.0\.1|\[::1\]):(\d+)")
 class ServerProcess:
     """`durabletask-sql serve` on a database; the port stays the same over restarts."""
 
-    def __init__(self, database: str, log: Path, *options: str, port: int = 0) -> None:
+    def __init__(self, database: str, log: Path, *options: str, port: int = 0,
+                 command: Sequence[str] = (sys.executable, "-m", "durabletask_sql")) -> None:
         self.database = database
         self.log = log
         self.options = options
         self.port = port
+        self._command = command
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -36,8 +39,8 @@ class ServerProcess:
         """Start it and wait for its ready line."""
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "durabletask_sql", "serve", "--database", self.database, "--listen",
-                 f"127.0.0.1:{self.port}", "--upgrade", *self.options],
+                [*self._command, "serve", "--database", self.database, "--listen", f"127.0.0.1:{self.port}", "--upgrade",
+                 *self.options],
                 stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=_environment())
         timer = threading.Timer(timeout, self._process.kill)
         timer.start()
@@ -53,6 +56,20 @@ class ServerProcess:
         self.port = int(found[1])
         return self
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def is_running(self, seconds: float) -> bool:
+        """Tell whether it is still there after so many seconds."""
+        assert self._process is not None
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
     def stop(self) -> int:
         """Stop it as an operator does; return its exit code."""
         return self._end(signal.SIGTERM)
@@ -62,8 +79,8 @@ class ServerProcess:
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> int:
+        self.send(number)
         assert self._process is not None
-        self._process.send_signal(number)
         try:
             code = self._process.wait(30)
         except subprocess.TimeoutExpired:

@@ -28,7 +28,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _url(options: argparse.Namespace) -> DatabaseUrl:
-    return parse_url(options.database or from_environment().database)
+    return parse_url(from_environment().database if options.database is None else options.database)
 
 
 def _upgrade(options: argparse.Namespace) -> int:

@@ -56,8 +56,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Return the settings: options on top of the environment."""
     settings = from_environment()
     return replace(
-        settings, database=options.database or settings.database,
-        listen=parse_listen(options.listen, "--listen") if options.listen else settings.listen,
+        settings, database=settings.database if options.database is None else options.database,
+        listen=settings.listen if options.listen is None else parse_listen(options.listen, "--listen"),
         hubs=check_hubs(options.task_hub, "--task-hub") if options.task_hub else settings.hubs,
         partitions=check_partitions(options.partitions), upgrade=options.upgrade,
         allow_unsafe_database=options.allow_unsafe_database)

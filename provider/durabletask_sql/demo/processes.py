@@ -1,10 +1,14 @@
-"""The demo's processes: a server that can be killed and started again on its port, and a worker."""
+"""The demo's processes: a server that can be killed and started again on its port, and a worker.
+
+Each is a process group of its own: a terminal's Ctrl-C reaches the demo alone, which then stops them in their order.
+"""
 
 import logging
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from durabletask_sql.errors import UnavailableError
 
@@ -30,7 +34,8 @@ class Server:
         """Start it and wait for its ready line. Raises UnavailableError when it does not come."""
         command = [sys.executable, "-m", "durabletask_sql", "serve", "--database", f"sqlite:///{self._database}",
                    "--listen", f"127.0.0.1:{self._port}", "--log-level", "error"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)  # noqa: S603 - our own command
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, process_group=0)
         assert self._process.stdout is not None
         found = _READY.search(self._process.stdout.readline())
         if found is None:
@@ -46,9 +51,8 @@ class Server:
 
     def stop(self) -> None:
         """Stop it as an operator would."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait(_STOP_SECONDS)
+        if self._process is not None:
+            _stop(self._process)
 
 
 class Worker:
@@ -57,17 +61,21 @@ class Worker:
     def __init__(self, address: str) -> None:
         """Start it."""
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "durabletask_sql.demo.worker", address], stdin=subprocess.PIPE)
+            [sys.executable, "-m", "durabletask_sql.demo.worker", address], stdin=subprocess.PIPE, process_group=0)
 
     def stop(self) -> None:
         """Stop it."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        _stop(self._process)
+
+
+def _stop(process: "subprocess.Popen[Any]") -> None:
+    """End a process, at first with a word and then without."""
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def silent_logger() -> logging.Logger:

@@ -15,6 +15,7 @@ import grpc
 from durabletask.client import OrchestrationState, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.history import HistoryEvent, TaskCompletedEvent, TaskFailedEvent, TaskScheduledEvent
 
+from durabletask_sql.demo.interrupts import Interrupts
 from durabletask_sql.demo.processes import Server, Worker, silent_logger
 from durabletask_sql.demo.workflow import FAN_OUT, order_workflow
 from durabletask_sql.errors import SettingsError
@@ -44,27 +45,40 @@ def run(options: argparse.Namespace) -> int:
     """Run the demo; return 0 when everything was as promised."""
     database = Path(options.database)
     _remove(database)
-    server, worker = Server(database), None
-    try:
-        _say(f"starting a server on a fresh SQLite file, {database}")
+    with Interrupts() as interrupts:
+        server, workers = Server(database), list[Worker]()
+        try:
+            return _show(server, workers, database, interrupts)
+        finally:
+            interrupts.hold()
+            for worker in workers:
+                worker.stop()
+            server.stop()
+
+
+def _show(server: Server, workers: list[Worker], database: Path, interrupts: Interrupts) -> int:
+    _say(f"starting a server on a fresh SQLite file, {database}")
+    with interrupts.held():
         server.start()
-        _say(f"starting a worker of the durabletask SDK; both talk through {server.address}")
-        worker = Worker(server.address)
-        client = TaskHubGrpcClient(host_address=server.address, logger=silent_logger())
-        began = time.monotonic()
-        ids = [client.schedule_new_orchestration(order_workflow, input=f"order {number}", instance_id=f"order-{number}")
-               for number in range(1, ORDERS + 1)]
-        _say(f"{ORDERS} orders are under way, each with {FAN_OUT} items to pick")
-        _interrupt(client, server, ids)
-        for instance_id in ids:
-            _patiently(partial(client.raise_orchestration_event, instance_id, _EVENT, data=f"parcel of {instance_id}"))
-        _say("every order got its shipping note (an external event)")
-        finished = [_finish(client, instance_id) for instance_id in ids]
-        return _report(finished, time.monotonic() - began, database)
-    finally:
-        if worker is not None:
-            worker.stop()
-        server.stop()
+    _say(f"starting a worker of the durabletask SDK; both talk through {server.address}")
+    with interrupts.held():
+        workers.append(Worker(server.address))
+    client = TaskHubGrpcClient(host_address=server.address, logger=silent_logger())
+    began = time.monotonic()
+    ids = [client.schedule_new_orchestration(order_workflow, input=f"order {number}", instance_id=f"order-{number}")
+           for number in range(1, ORDERS + 1)]
+    _say(f"{ORDERS} orders are under way, each with {FAN_OUT} items to pick")
+    _get_half_way(client, ids)
+    _say("killing the server with SIGKILL, in the middle of it")
+    server.kill()
+    _say("starting it again on the same file and port; the worker comes back by itself (its SDK waits some seconds)")
+    with interrupts.held():
+        server.start()
+    for instance_id in ids:
+        _patiently(partial(client.raise_orchestration_event, instance_id, _EVENT, data=f"parcel of {instance_id}"))
+    _say("every order got its shipping note (an external event)")
+    finished = [_finish(client, instance_id) for instance_id in ids]
+    return _report(finished, time.monotonic() - began, database)
 
 
 def _remove(database: Path) -> None:
@@ -75,18 +89,13 @@ def _remove(database: Path) -> None:
         Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
-def _interrupt(client: TaskHubGrpcClient, server: Server, ids: list[str]) -> None:
-    """Let it get half-way, kill the server, start it again."""
+def _get_half_way(client: TaskHubGrpcClient, ids: list[str]) -> None:
     done = 0
     while done < _WORK_BEFORE_KILL:
         time.sleep(_RETRY_SECONDS)
         done = sum(_results(client.get_orchestration_history(instance_id)).total() for instance_id in ids)
         _progress(done, ORDERS * FAN_OUT)
     sys.stdout.write("\n")
-    _say("killing the server with SIGKILL, in the middle of it")
-    server.kill()
-    _say("starting it again on the same file and port; the worker comes back by itself (its SDK waits some seconds)")
-    server.start()
 
 
 def _finish(client: TaskHubGrpcClient, instance_id: str) -> Finished:

@@ -1,21 +1,18 @@
 """The gRPC server: every RPC of the protocol, on its addresses."""
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from durabletask_sql.errors import SettingsError
 from durabletask_sql.protocol import taskhub_pb2 as pb
-from durabletask_sql.settings import Listen, Settings
+from durabletask_sql.settings import Settings
+from durabletask_sql.sidecar.binding import bind
 from durabletask_sql.sidecar.calls import Context, ServedHub, unary
 from durabletask_sql.sidecar.clients import ClientMethods
 from durabletask_sql.sidecar.streams import Streams
 from durabletask_sql.sidecar.work import WorkMethods
-
-_log = logging.getLogger(__name__)
 
 SERVICE = "TaskHubSidecarService"
 _OPTIONS = (
@@ -97,26 +94,3 @@ def _unimplemented(name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
         raise AssertionError(name)  # abort raises
 
     return handle
-
-
-def bind(server: grpc.aio.Server, listen: Listen) -> tuple[str, ...]:
-    """Bind the addresses: what was asked for, or by default both loopbacks as far as the machine has them."""
-    if listen.explicit:
-        host = f"[{listen.host}]" if ":" in listen.host else listen.host
-        return (f"{host}:{_add(server, host, listen.port)}",)
-    port = _add(server, "127.0.0.1", listen.port)
-    bound = [f"127.0.0.1:{port}"]
-    try:
-        _add(server, "[::1]", port)
-        bound.append(f"[::1]:{port}")
-    except SettingsError as error:
-        _log.info("serving 127.0.0.1 alone: %s", error)
-    return tuple(bound)
-
-
-def _add(server: grpc.aio.Server, host: str, port: int) -> int:
-    try:
-        return server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        message = f"cannot listen on {host}:{port}: the port is taken, or the address is not this machine's"
-        raise SettingsError(message) from error

@@ -42,3 +42,8 @@ class ConnectionLostError(TransactionError):
 
 class CommitWarningError(ConnectionLostError):
     """COMMIT came back with a warning: it took effect here, but perhaps not where it should have been copied to."""
+
+
+def one_line(error: object) -> str:
+    """Return what a driver says, which may be several lines, as one."""
+    return "; ".join(line.strip() for line in str(error).strip().splitlines())

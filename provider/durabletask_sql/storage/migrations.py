@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import SQLAlchemyError
 
 from durabletask_sql.errors import SchemaError, UnavailableError
+from durabletask_sql.storage.faults import one_line
 from durabletask_sql.storage.url import DatabaseUrl
 
 _LOCK = 0x64747371  # "dtsq": one migration at a time on a PostgreSQL database
@@ -56,13 +57,13 @@ def _connect(url: DatabaseUrl) -> Iterator[sa.Connection]:
         with engine.connect() as connection:
             yield connection
     except sa.exc.OperationalError as error:
-        message = f"the database {url.shown} cannot be used: {str(error.orig).strip()}"
+        message = f"the database {url.shown} cannot be used: {one_line(error.orig)}"
         raise UnavailableError(message) from error
     except sa.exc.DatabaseError as error:
-        message = f"the database {url.shown} cannot be used: {str(error.orig).strip()}"
+        message = f"the database {url.shown} cannot be used: {one_line(error.orig)}"
         raise SchemaError(message) from error
     except SQLAlchemyError as error:
-        message = f"the schema of {url.shown} cannot be read or changed: {error}"
+        message = f"the schema of {url.shown} cannot be read or changed: {one_line(error)}"
         raise SchemaError(message) from error
     finally:
         engine.dispose()

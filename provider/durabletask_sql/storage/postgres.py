@@ -18,6 +18,7 @@ from durabletask_sql.storage.faults import (
     RefusedError,
     ShortWriteError,
     TransactionError,
+    one_line,
 )
 from durabletask_sql.storage.pipeline import Pipeline, has_failed
 from durabletask_sql.storage.session import Reply
@@ -45,7 +46,7 @@ def connect(conninfo: str, *, shown: str, idle_timeout_ms: int, allow_unsafe: bo
             application_name="durabletask-sql", connect_timeout=10, tcp_user_timeout=idle_timeout_ms)
         fsync = connection.execute("SHOW fsync").fetchone()
     except psycopg.Error as error:
-        message = f"the database {shown} cannot be reached: {str(error).strip()}"
+        message = f"the database {shown} cannot be reached: {one_line(error)}"
         raise UnavailableError(message) from error
     if fsync != ("on",) and not allow_unsafe:
         connection.close()
@@ -191,12 +192,11 @@ class PostgresSession:
         inside, self._inside = self._inside, False
         self._sent.clear()
         self._close()
-        detail = text.strip().replace("\n", "; ")
-        return ConnectionLostError(f"the connection to {self._shown} was lost: {detail}", sent=inside)
+        return ConnectionLostError(f"the connection to {self._shown} was lost: {one_line(text)}", sent=inside)
 
     def _fail(self, table: str, result: pq.abc.PGresult) -> TransactionError | UnavailableError:
         """Roll back and return what happened in this project's terms."""
-        text = result.get_error_message().strip().replace("\n", "; ")
+        text = one_line(result.get_error_message())
         if self._pipeline is None or self._pipeline.is_lost or (
                 result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in (b"FATAL", b"PANIC")):
             return self._lose(text)

@@ -39,6 +39,7 @@ def parse_url(url: str) -> DatabaseUrl:
             message = f"the database URL {url!r} names no file: write {_SCHEMES}"
             raise SettingsError(message)
         case "postgresql" | "postgres" if rest:
+            _check_port(url)
             return DatabaseUrl(POSTGRESQL, f"postgresql://{rest}", hide_password(url))
         case _:
             message = f"the database URL {url!r} has an unknown scheme: write {_SCHEMES}"
@@ -52,6 +53,14 @@ def hide_password(url: str) -> str:
         return url
     netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
     return urlunsplit(parts._replace(netloc=netloc))
+
+
+def _check_port(url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        message = f"the database URL {hide_password(url)!r} has no valid port: write a number from 0 to 65535, or none"
+        raise SettingsError(message) from error
 
 
 def _check_file(path: Path, url: str) -> None:
