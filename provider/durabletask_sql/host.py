@@ -93,7 +93,7 @@ def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableC
         service.waiters.notify((checkpoint.key,))
 
     dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), clock, dispatch, changed)
-    service = Orchestrations(hub, store.instances(hub), clock, limits, dispatcher.wake)
+    service = Orchestrations(hub, store.instances(hub), clock, limits, dispatcher)
     return HubRuntime(hub, service, dispatcher)
 
 

@@ -35,3 +35,8 @@ def partition_of(instance_id: str, partition_count: int) -> int:
     for byte in instance_id.encode():
         value = ((value ^ byte) * _FNV_PRIME) & _32_BITS
     return value % partition_count
+
+
+def is_entity(instance_id: str) -> bool:
+    """Tell whether an instance id is an entity's ("@name@key") and not an orchestration's."""
+    return instance_id.startswith("@")

@@ -22,6 +22,7 @@ class Limits:
     instance_id: int = 256
     name: int = 300
     page: int = 1_000
+    batch: int = 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,18 +166,6 @@ def test_messages_for_ended_or_unknown_instances_are_dropped(database_url):
     in_world(database_url, test)
 
 
-def test_a_purge_of_a_live_instance_deletes_nothing(database_url):
-    async def test(w: World):
-        await w.created("one")
-        key = w.key("one")
-        assert await w.instances.purge([key]) == frozenset()
-        await set_status(w, "one", Status.COMPLETED)
-        assert await w.instances.purge([key, w.key("nobody")]) == {key}
-        assert await w.instances.get(key, payloads=False) is None
-
-    in_world(database_url, test)
-
-
 def test_pages_neither_skip_nor_repeat_under_inserts(database_url):
     async def test(w: World):
         for number in range(10):

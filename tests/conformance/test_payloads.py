@@ -185,7 +185,7 @@ def test_purge_and_re_creation_take_the_texts_along(database_url):
     async def test(w: World):
         for instance_id in ("purged", "again", "stays"):
             await ended(w, instance_id)
-        await w.instances.purge([w.key("purged")])
+        await w.instances.purge({w.key("purged"): None})
         await start(w, "again", "small")
         assert sorted(payload_id for payload_id, _, _ in stored_payloads(w)) == [INPUT, INPUT, OUTPUT, FIRST + 2]
 
@@ -217,7 +217,7 @@ def test_texts_that_went_with_their_execution_are_not_made_up(database_url):
     async def test(w: World):
         await ended(w, "one")
         row, found = await w.read("one"), await read_afresh(w, "one")
-        await w.instances.purge([w.key("one")])
+        await w.instances.purge({w.key("one"): None})
         assert await w.committer.fill(hollow_of(found)) is None
         assert [page async for page in w.instances.history(row.key, row.execution_id)] == []
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+from sqlalchemy import select
 
 from durabletask_sql.host import identify
 from durabletask_sql.ids import new_execution_id, partition_of
@@ -18,10 +20,15 @@ from durabletask_sql.ports.committer import Committed, Group, Load, Loaded
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation
 from durabletask_sql.ports.leases import HostIdentity
+from durabletask_sql.storage.codec import encode_instance
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.instances import SqlInstances
 from durabletask_sql.storage.leases import SqlLeases
+from durabletask_sql.storage.session import Session
+from durabletask_sql.storage.statements import INSERT_INSTANCES
 from durabletask_sql.storage.store import SqlStore
+from durabletask_sql.storage.tables import metadata
+from durabletask_sql.storage.transactions import transact
 
 T = TypeVar("T")
 NOW = 1_000_000
@@ -90,6 +97,28 @@ class World:
     async def queue(self, instance_id: str) -> tuple[QueueRow, ...]:
         """Claim everything that waits for an instance, and return it."""
         return (await self.load(fresh=(self.key(instance_id),))).claimed
+
+
+    async def end_all(self, instance_ids: Sequence[str]) -> None:
+        """End many instances in one group."""
+        rows = [await self.read(instance_id) for instance_id in instance_ids]
+        ends = [replace(row, row_version=row.row_version + 1, status=Status.COMPLETED, completed_at=NOW) for row in rows]
+        await self.commit(*(replace(self.turn(row, ended=True), row=end, history=None)
+                            for row, end in zip(rows, ends, strict=True)))
+
+    async def insert(self, rows: Sequence[InstanceRow]) -> None:
+        """Write instance rows as they are, with nothing else."""
+        def work(session: Session) -> None:
+            session.send(INSERT_INSTANCES, [encode_instance(row) for row in rows], hub=self.hub.hub_id)
+
+        await transact(self.store._database, work)
+
+    async def names_in(self, table: str) -> set[str]:
+        """The instances of this hub that have rows in a table."""
+        found = metadata.tables[table]
+        query = select(found.c.instance_id).where(found.c.hub_id == self.hub.hub_id)
+        rows = await self.store._database.readers.run(lambda session: session.execute(query).rows)
+        return {row[0] for row in rows}
 
 
 async def open_world(url: str, hub: str = "default") -> World:

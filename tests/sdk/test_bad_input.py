@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+
 import grpc
 import pytest
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal.orchestrator_service_pb2_grpc import TaskHubSidecarServiceStub
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 INVALID, NOT_FOUND, UNIMPLEMENTED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND,
@@ -13,7 +17,8 @@ INVALID, NOT_FOUND, UNIMPLEMENTED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.Stat
 SERVED = {"Hello", "StartInstance", "GetInstance", "WaitForInstanceStart", "WaitForInstanceCompletion", "RaiseEvent",
           "TerminateInstance", "SuspendInstance", "ResumeInstance", "QueryInstances", "PurgeInstances", "GetWorkItems",
           "CompleteOrchestratorTask", "CompleteActivityTask", "AbandonTaskOrchestratorWorkItem",
-          "AbandonTaskActivityWorkItem", "StreamInstanceHistory"}
+          "AbandonTaskActivityWorkItem", "StreamInstanceHistory", "ListInstanceIds", "RestartInstance",
+          "SkipGracefulOrchestrationTerminations"}
 METHODS = pb.DESCRIPTOR.services_by_name["TaskHubSidecarService"].methods
 
 
@@ -83,9 +88,11 @@ def test_impossible_times_are_refused(stub, fresh_id, seconds):
 
 def test_a_status_that_does_not_exist_and_a_broken_token_are_refused(stub):
     refused(lambda: stub.QueryInstances(pb.QueryInstancesRequest(query=pb.InstanceQuery(runtimeStatus=[99]))), INVALID, "99")
-    query = pb.InstanceQuery()
-    query.continuationToken.value = "broken"
-    refused(lambda: stub.QueryInstances(pb.QueryInstancesRequest(query=query)), INVALID, "continuation token")
+    for place in (b"broken", b"[]", b'[1, "a\\u0000"]', b'[1, "\\ud800"]', b'[%d, "a"]' % 10**30):
+        query = pb.InstanceQuery()
+        query.continuationToken.value = base64.urlsafe_b64encode(place).decode()
+        request = pb.QueryInstancesRequest(query=query)
+        refused(functools.partial(stub.QueryInstances, request), INVALID, "continuation token")
 
 
 @pytest.mark.parametrize("method", [method.name for method in METHODS if method.name in SERVED - {"Hello"}])
@@ -102,10 +109,27 @@ def test_rpcs_that_are_not_there_say_so_by_name(channel, method):
     refused(lambda: channel.unary_unary(f"/TaskHubSidecarService/{method}")(b""), UNIMPLEMENTED, method)
 
 
-def test_forms_of_purge_that_are_not_there_say_so(stub):
-    request = pb.PurgeInstancesRequest(purgeInstanceFilter=pb.PurgeInstanceFilter())
-    refused(lambda: stub.PurgeInstances(request), UNIMPLEMENTED, "purgeInstanceFilter")
-    refused(lambda: stub.PurgeInstances(pb.PurgeInstancesRequest()), INVALID, "instance id")
+def test_a_purge_that_names_nothing_too_much_or_no_time_is_refused(stub):
+    refused(lambda: stub.PurgeInstances(pb.PurgeInstancesRequest()), INVALID, "instance id", "filter")
+    many = pb.InstanceBatch(instanceIds=[str(number) for number in range(501)])
+    refused(lambda: stub.PurgeInstances(pb.PurgeInstancesRequest(instanceBatch=many)), INVALID, "501", "500")
+    backwards = pb.PurgeInstanceFilter(timeout=Duration(seconds=-1))
+    refused(lambda: stub.PurgeInstances(pb.PurgeInstancesRequest(purgeInstanceFilter=backwards)), INVALID, "timeout")
+    never = pb.PurgeInstanceFilter(createdTimeFrom=Timestamp(seconds=253402300800))
+    refused(lambda: stub.PurgeInstances(pb.PurgeInstancesRequest(purgeInstanceFilter=never)), INVALID, "createdTimeFrom")
+
+
+def test_a_batch_to_end_at_once_has_a_limit(stub):
+    many = pb.InstanceBatch(instanceIds=[str(number) for number in range(501)])
+    request = pb.SkipGracefulOrchestrationTerminationsRequest(instanceBatch=many)
+    refused(lambda: stub.SkipGracefulOrchestrationTerminations(request), INVALID, "501", "500")
+
+
+@pytest.mark.parametrize("key", ["nonsense", ":", "1e3:a", "99999999999999999999999:a", "-1:a", "1:a\0b"])
+def test_a_key_of_a_list_that_this_server_did_not_give_is_refused(stub, key):
+    request = pb.ListInstanceIdsRequest()
+    request.lastInstanceKey.value = key
+    refused(lambda: stub.ListInstanceIds(request), INVALID, "last instance key", "without a key")
 
 
 def test_an_unknown_hub_is_not_found_on_every_kind_of_call(stub):

@@ -70,6 +70,12 @@ class Dispatcher:
         self._memory.wake(keys)
         self._owner.kick()
 
+    def forget(self, keys: Iterable[InstanceKey]) -> None:
+        """Somebody in this process ended or replaced these instances: what is out of them is stale from now on."""
+        for key in keys:
+            self._memory.lose(key)
+        self._owner.kick()
+
     async def start(self) -> None:
         """Take the partitions and begin to work."""
         await self._ownership.start()

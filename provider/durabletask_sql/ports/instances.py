@@ -4,14 +4,14 @@ Rows written here are held by nobody: the caller wakes the owner with the instan
 UnavailableError when nothing was changed, OutcomeUnknownError when that cannot be told even afterwards.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from durabletask_sql.model.creation import CreationPolicy, Decision
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.messages import NewMessage
-from durabletask_sql.model.queries import InstancePage, InstanceQuery
+from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery
 from durabletask_sql.model.status import Status
 
 
@@ -78,8 +78,18 @@ class Instances(Protocol):
         """End a pending instance, or queue the termination; unknown and ended ones stay as they are (S-416)."""
         ...
 
-    async def purge(self, keys: Sequence[InstanceKey]) -> frozenset[InstanceKey]:
-        """Delete everything about those that have ended, each in a transaction of its own; return which."""
+    async def terminate_now(self, keys: Sequence[InstanceKey], reason: str | None, now: int) -> Sent:
+        """End instances at once, in one transaction; ended and unknown ones stay as they are.
+
+        What a worker has out of them is lost when it comes back: their row versions rise.
+        """
+        ...
+
+    async def purge(self, executions: Mapping[InstanceKey, str | None]) -> frozenset[InstanceKey]:
+        """Delete everything about those that have ended, in one transaction; return which.
+
+        An execution id restricts it to that execution; None takes whichever there is.
+        """
         ...
 
     async def get(self, key: InstanceKey, *, payloads: bool) -> InstanceState | None:
@@ -92,6 +102,10 @@ class Instances(Protocol):
 
     async def query(self, query: InstanceQuery) -> InstancePage:
         """Return one page by keyset: inserts between pages neither repeat nor hide an instance."""
+        ...
+
+    async def ended_ids(self, query: EndedQuery) -> EndedPage:
+        """Return one page of the ids of ended instances by keyset, likewise."""
         ...
 
     async def children(self, keys: Sequence[InstanceKey]) -> list[InstanceRow]:

@@ -4,13 +4,13 @@ The worker's side of the reference's IOrchestrationService is `ports.work.WorkBo
 maps each of its members.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from durabletask_sql.model.creation import CreationPolicy
 from durabletask_sql.model.instances import InstanceState
-from durabletask_sql.model.queries import InstancePage, InstanceQuery
+from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery, Purged, PurgeFilter
 from durabletask_sql.protocol import taskhub_pb2 as pb
 
 
@@ -72,8 +72,27 @@ class OrchestrationService(Protocol):
         """Return a page of instances."""
         ...
 
-    async def purge(self, instance_id: str, *, recursive: bool) -> int:
-        """Delete an ended instance, with its ended sub-orchestrations if `recursive`; return how many went."""
+    async def ended_ids(self, query: EndedQuery) -> EndedPage:
+        """Return a page of the ids of instances that have ended."""
+        ...
+
+    async def restart(self, instance_id: str, *, with_new_id: bool) -> str:
+        """Start an instance again from its name, input, version and tags, and return the id.
+
+        Raises NotFoundError, and FailedPreconditionError for a live instance whose own id should be used again.
+        """
+        ...
+
+    async def terminate_now(self, instance_ids: Sequence[str], reason: str | None) -> list[str]:
+        """End orchestrations at once, without their workers; return the ids of those that could not be ended so."""
+        ...
+
+    async def purge(self, instance_ids: Sequence[str], *, recursive: bool) -> Purged:
+        """Delete those of these instances that have ended, with their ended sub-orchestrations if `recursive`."""
+        ...
+
+    async def purge_matching(self, wanted: PurgeFilter, *, recursive: bool) -> Purged:
+        """Delete the ended instances that a filter names, likewise."""
         ...
 
     def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[bytes]:

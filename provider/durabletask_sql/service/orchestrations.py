@@ -1,14 +1,15 @@
 """The orchestration service over the store's ports."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Protocol
 
 from durabletask_sql.clock import Clock
-from durabletask_sql.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
-from durabletask_sql.ids import new_execution_id, partition_of
+from durabletask_sql.errors import AlreadyExistsError, FailedPreconditionError, InvalidArgumentError, NotFoundError
+from durabletask_sql.ids import is_entity, new_execution_id, partition_of
 from durabletask_sql.model.creation import Decision
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.messages import MessageKind, NewMessage
-from durabletask_sql.model.queries import InstancePage, InstanceQuery
+from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery, Purged, PurgeFilter
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Creation, Instances, Sent, Termination
@@ -16,24 +17,44 @@ from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.service.abstraction import NewInstance
-from durabletask_sql.service.validation import check_instance_id, check_name, check_new_instance_id, check_payload
+from durabletask_sql.service.purges import Purges
+from durabletask_sql.service.validation import (
+    check_batch,
+    check_instance_id,
+    check_name,
+    check_new_instance_id,
+    check_payload,
+)
 from durabletask_sql.service.waiters import Waiters
 from durabletask_sql.settings import Limits
 from durabletask_sql.turn.start import start_message
 
-Wake = Callable[[Iterable[InstanceKey]], None]
+_BATCH = 100
+
+
+class OwnerPort(Protocol):
+    """What the owner of this hub's instances, if it is in this process, is told of what clients wrote."""
+
+    def wake(self, keys: Iterable[InstanceKey]) -> None:
+        """Somebody wrote rows for these instances that nobody holds: claim them now."""
+        ...
+
+    def forget(self, keys: Iterable[InstanceKey]) -> None:
+        """These instances were ended or replaced: what is known of them, and out at workers, counts no more."""
+        ...
 
 
 class Orchestrations:
     """Implements `OrchestrationService` for one task hub."""
 
-    def __init__(self, hub: TaskHub, instances: Instances, clock: Clock, limits: Limits, wake: Wake) -> None:
-        """`wake` tells the owner that instances got rows which nobody holds."""
+    def __init__(self, hub: TaskHub, instances: Instances, clock: Clock, limits: Limits, owner: OwnerPort) -> None:
+        """Take the parts."""
         self._hub = hub
         self._instances = instances
         self._clock = clock
         self._limits = limits
-        self._wake = wake
+        self._owner = owner
+        self._purges = Purges(instances, clock)
         self.waiters = Waiters(instances.statuses)
 
     async def create(self, new: NewInstance) -> str:
@@ -51,8 +72,10 @@ class Orchestrations:
                 message = ("Invalid reusable statuses: cannot exclude 'Terminated' while also allowing reuse of running "
                            f"instances ('{instance_id}' is {existing})")
                 raise InvalidArgumentError(message)
-            case _:
-                self._woken(Sent(created.woken, frozenset((creation.row.key,))))
+            case Decision.CREATE | Decision.REPLACE:
+                self._follow(Sent(created.woken, frozenset((creation.row.key,))))
+            case Decision.KEEP:
+                pass
         return instance_id
 
     def _creation(self, new: NewInstance) -> Creation:
@@ -84,7 +107,7 @@ class Orchestrations:
         check_payload(reason, "termination reason", self._limits)
         key, now = self._checked_key(instance_id), self._clock.now()
         message = self._message(key, events.execution_terminated(now, reason, recurse=recursive))
-        self._woken(await self._instances.terminate(Termination(key, reason, message, now)))
+        self._follow(await self._instances.terminate(Termination(key, reason, message, now)))
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:
         """Suspend an instance."""
@@ -121,37 +144,66 @@ class Orchestrations:
         """Return a page of instances."""
         return await self._instances.query(query)
 
-    async def purge(self, instance_id: str, *, recursive: bool) -> int:
-        """Delete an ended instance, with its ended sub-orchestrations if `recursive`; return how many went."""
-        key = self._checked_key(instance_id)
-        below: list[InstanceKey] = []
-        if recursive:
-            level = [key]
-            while level:
-                level = [child.key for child in await self._instances.children(level) if child.key not in below]
-                below += level
-        purged = await self._instances.purge([key])
-        if purged:
-            purged |= await self._instances.purge(below)
-        self.waiters.notify(purged)
-        return len(purged)
+    async def ended_ids(self, query: EndedQuery) -> EndedPage:
+        """Return a page of the ids of instances that have ended."""
+        return await self._instances.ended_ids(query)
+
+    async def restart(self, instance_id: str, *, with_new_id: bool) -> str:
+        """Start an instance again from its name, input, version and tags, and return the id."""
+        state = await self._known(instance_id, payloads=True)
+        again = NewInstance(state.row.name, "" if with_new_id else instance_id, state.input, state.row.version,
+                            tags=state.row.tags)
+        try:
+            return await self.create(again)
+        except AlreadyExistsError as error:
+            message = (f"the instance '{instance_id}' has not ended and cannot be restarted under its id: terminate it "
+                       "first, or ask for a new id")
+            raise FailedPreconditionError(message) from error
+
+    async def terminate_now(self, instance_ids: Sequence[str], reason: str | None) -> list[str]:
+        """End orchestrations at once, without their workers; return the ids of those that could not be ended so."""
+        check_payload(reason, "reason", self._limits)
+        wanted, now = check_batch(instance_ids, self._limits), self._clock.now()
+        ended: set[InstanceKey] = set()
+        keys = sorted(self._key(instance_id) for instance_id in wanted if not is_entity(instance_id))
+        for start in range(0, len(keys), _BATCH):
+            sent = await self._instances.terminate_now(keys[start:start + _BATCH], reason, now)
+            self._follow(sent)
+            ended |= sent.ended
+        return [instance_id for instance_id in wanted if self._key(instance_id) not in ended]
+
+    async def purge(self, instance_ids: Sequence[str], *, recursive: bool) -> Purged:
+        """Delete those of these instances that have ended, with their ended sub-orchestrations if `recursive`."""
+        keys = [self._key(instance_id) for instance_id in check_batch(instance_ids, self._limits)]
+        return await self._purges.purge(keys, recursive=recursive)
+
+    async def purge_matching(self, wanted: PurgeFilter, *, recursive: bool) -> Purged:
+        """Delete the ended instances that a filter names, likewise."""
+        return await self._purges.purge_matching(wanted, recursive=recursive)
 
     async def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[bytes]:
         """Yield the committed history, framed, of an execution (None: the current one)."""
-        key = self._checked_key(instance_id)
-        state = await self._instances.get(key, payloads=False)
+        state = await self._known(instance_id, payloads=False)
+        async for page in self._instances.history(state.row.key, execution_id or state.row.execution_id):
+            yield page
+
+    async def _known(self, instance_id: str, *, payloads: bool) -> InstanceState:
+        """Return the state of an instance. Raises NotFoundError."""
+        state = await self._instances.get(self._checked_key(instance_id), payloads=payloads)
         if state is None:
             message = f"there is no orchestration instance with the id '{instance_id}'"
             raise NotFoundError(message)
-        async for page in self._instances.history(key, execution_id or state.row.execution_id):
-            yield page
+        return state
 
     async def _send(self, instance_id: str, event: pb.HistoryEvent) -> None:
-        self._woken(await self._instances.send(self._message(self._checked_key(instance_id), event)))
+        self._follow(await self._instances.send(self._message(self._checked_key(instance_id), event)))
 
-    def _woken(self, sent: Sent) -> None:
+    def _follow(self, sent: Sent) -> None:
+        """Tell the owner and the waiters what a write did."""
+        if sent.ended:
+            self._owner.forget(sent.ended)
         if sent.woken:
-            self._wake(sent.woken)
+            self._owner.wake(sent.woken)
         self.waiters.notify(sent.ended)
 
     def _checked_key(self, instance_id: str) -> InstanceKey:

@@ -1,6 +1,9 @@
 """What clients may send: ids, names, payloads. Everything is checked here, before anything is changed."""
 
+from collections.abc import Sequence
+
 from durabletask_sql.errors import InvalidArgumentError
+from durabletask_sql.ids import is_entity
 from durabletask_sql.settings import Limits
 
 
@@ -19,10 +22,18 @@ def check_instance_id(instance_id: str, limits: Limits) -> str:
 
 def check_new_instance_id(instance_id: str, limits: Limits) -> str:
     """Return the id of an instance to create; '@' at its beginning means an entity. Raises InvalidArgumentError."""
-    if instance_id.startswith("@"):
+    if is_entity(instance_id):
         message = f"the instance id {instance_id!r} begins with '@', which is reserved for entities: choose another id"
         raise InvalidArgumentError(message)
     return check_instance_id(instance_id, limits)
+
+
+def check_batch(instance_ids: Sequence[str], limits: Limits) -> list[str]:
+    """Return the ids of a batch, each once, in their order. Raises InvalidArgumentError for one that cannot be taken."""
+    if len(instance_ids) > limits.batch:
+        message = f"the batch has {len(instance_ids)} instance ids: at most {limits.batch} are allowed, send several"
+        raise InvalidArgumentError(message)
+    return list(dict.fromkeys(check_instance_id(instance_id, limits) for instance_id in instance_ids))
 
 
 def check_name(name: str, what: str, limits: Limits) -> str:

@@ -2,7 +2,6 @@
 
 from google.protobuf.empty_pb2 import Empty
 
-from durabletask_sql.errors import InvalidArgumentError
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.settings import Limits
 from durabletask_sql.sidecar.calls import Call
@@ -13,7 +12,6 @@ from durabletask_sql.sidecar.conversion import (
     optional,
     orchestration_state,
 )
-from durabletask_sql.sidecar.errors import UnimplementedError
 
 
 class ClientMethods:
@@ -81,18 +79,4 @@ class ClientMethods:
             orchestrationState=[orchestration_state(state, payloads=query.payloads) for state in page.states])
         if page.next is not None:
             answer.continuationToken.value = page.next
-        return answer
-
-    async def purge_instances(self, call: Call, request: pb.PurgeInstancesRequest) -> pb.PurgeInstancesResponse:
-        """Delete an ended instance, by its id."""
-        form = request.WhichOneof("request")
-        if form is None:
-            message = "PurgeInstances names nothing to purge: give an instance id"
-            raise InvalidArgumentError(message)
-        if form != "instanceId":
-            message = f"PurgeInstances by {form} is not supported by this server yet: purge by instance id"
-            raise UnimplementedError(message)
-        count = await call.service.purge(request.instanceId, recursive=request.recursive)
-        answer = pb.PurgeInstancesResponse(deletedInstanceCount=count)
-        answer.isComplete.value = True
         return answer

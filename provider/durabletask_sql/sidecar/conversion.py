@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -17,6 +18,7 @@ from durabletask_sql.settings import Limits
 
 _ALL = LIVE | TERMINAL
 _IGNORE, _TERMINATE = 1, 2
+_DEFAULT_PAGE = 100
 _VARINT = 0
 _ACTION_TAG = 0x10  # field 2, varint: the old policy form's action, reserved in today's protocol
 _LENGTH_DELIMITED, _FIXED64, _FIXED32 = 2, 1, 5
@@ -46,7 +48,7 @@ def new_instance(request: pb.CreateInstanceRequest, user_agent: str) -> NewInsta
 
 def creation_policy(policy: pb.OrchestrationIdReusePolicy, user_agent: str) -> CreationPolicy:
     """Return who may be replaced: the complement of replaceableStatus, or the old form with its action (S-062)."""
-    listed = _statuses(policy.replaceableStatus)
+    listed = statuses(policy.replaceableStatus)
     action = _old_action(policy.SerializeToString())
     if action == _TERMINATE:
         return CreationPolicy(dedupe=_ALL - listed - {Status.TERMINATED})
@@ -77,20 +79,21 @@ def _old_action(data: bytes) -> int:
 
 
 def instance_query(query: pb.InstanceQuery, limits: Limits) -> InstanceQuery:
-    """Return what a QueryInstances call asks for; a page is never larger than the server's limit."""
-    for name in ("createdTimeFrom", "createdTimeTo"):
-        if query.HasField(name):
-            check_range(getattr(query, name), name)
-    wanted = query.maxInstanceCount
+    """Return what a QueryInstances call asks for."""
     return InstanceQuery(
-        statuses=_statuses(query.runtimeStatus),
-        created_from=_bound(query.createdTimeFrom, present=query.HasField("createdTimeFrom")),
-        created_to=_bound(query.createdTimeTo, present=query.HasField("createdTimeTo")),
-        prefix=query.instanceIdPrefix.value, page_size=min(wanted, limits.page) if wanted > 0 else min(100, limits.page),
-        after=query.continuationToken.value or None, payloads=query.fetchInputsAndOutputs)
+        statuses=statuses(query.runtimeStatus), created_from=time_bound(query, "createdTimeFrom"),
+        created_to=time_bound(query, "createdTimeTo"), prefix=query.instanceIdPrefix.value,
+        page_size=page_size(query.maxInstanceCount, limits), after=query.continuationToken.value or None,
+        payloads=query.fetchInputsAndOutputs)
 
 
-def _statuses(numbers: Iterable[int]) -> frozenset[Status]:
+def page_size(wanted: int, limits: Limits) -> int:
+    """Return how large a page is: as asked, never larger than the server's limit; 100 when nothing is asked."""
+    return min(wanted if wanted > 0 else _DEFAULT_PAGE, limits.page)
+
+
+def statuses(numbers: Iterable[int]) -> frozenset[Status]:
+    """Return the statuses of a filter or a policy. Raises InvalidArgumentError for a number that is none."""
     try:
         return frozenset(Status(number) for number in numbers)
     except ValueError as error:
@@ -98,8 +101,13 @@ def _statuses(numbers: Iterable[int]) -> frozenset[Status]:
         raise InvalidArgumentError(message) from error
 
 
-def _bound(stamp: Timestamp, *, present: bool) -> int | None:
-    return micros(stamp) if present else None
+def time_bound(message: Message, name: str) -> int | None:
+    """Return an optional timestamp of a filter in microseconds. Raises InvalidArgumentError when it is impossible."""
+    if not message.HasField(name):
+        return None
+    stamp: Timestamp = getattr(message, name)
+    check_range(stamp, name)
+    return micros(stamp)
 
 
 def orchestration_state(state: InstanceState, *, payloads: bool) -> pb.OrchestrationState:

@@ -24,14 +24,8 @@ _CODES: dict[type[DurableTaskSqlError], grpc.StatusCode] = {
 }
 
 
-class UnimplementedError(DurableTaskSqlError):
-    """An RPC, or a form of one, that this server does not have."""
-
-
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     """Return the status code and the text for a caller."""
-    if isinstance(error, UnimplementedError):
-        return grpc.StatusCode.UNIMPLEMENTED, str(error)
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return code, str(error)

@@ -11,6 +11,7 @@ from durabletask_sql.settings import Settings
 from durabletask_sql.sidecar.binding import bind
 from durabletask_sql.sidecar.calls import Context, ServedHub, unary
 from durabletask_sql.sidecar.clients import ClientMethods
+from durabletask_sql.sidecar.management import ManagementMethods
 from durabletask_sql.sidecar.streams import Streams
 from durabletask_sql.sidecar.work import WorkMethods
 
@@ -57,6 +58,7 @@ def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
     """Return a handler for every RPC; those that this server does not have say so by name."""
     clients, work = ClientMethods(settings.limits), WorkMethods()
     wrapped = {
+        **_management(hubs, ManagementMethods(settings.limits)),
         "Hello": unary(hubs, "Hello", Empty, clients.hello),
         "StartInstance": unary(hubs, "StartInstance", pb.CreateInstanceRequest, clients.start_instance),
         "GetInstance": unary(hubs, "GetInstance", pb.GetInstanceRequest, clients.get_instance),
@@ -69,7 +71,6 @@ def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
         "SuspendInstance": unary(hubs, "SuspendInstance", pb.SuspendRequest, clients.suspend_instance),
         "ResumeInstance": unary(hubs, "ResumeInstance", pb.ResumeRequest, clients.resume_instance),
         "QueryInstances": unary(hubs, "QueryInstances", pb.QueryInstancesRequest, clients.query_instances),
-        "PurgeInstances": unary(hubs, "PurgeInstances", pb.PurgeInstancesRequest, clients.purge_instances),
         "CompleteOrchestratorTask": unary(
             hubs, "CompleteOrchestratorTask", pb.OrchestratorResponse, work.complete_orchestrator_task),
         "CompleteActivityTask": unary(
@@ -85,6 +86,18 @@ def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
     for method in pb.DESCRIPTOR.services_by_name[SERVICE].methods:
         found.setdefault(method.name, grpc.unary_unary_rpc_method_handler(_unimplemented(method.name)))
     return found
+
+
+def _management(hubs: Mapping[str, ServedHub], methods: ManagementMethods
+                ) -> dict[str, Callable[[bytes, Context], Awaitable[bytes]]]:
+    return {
+        "ListInstanceIds": unary(hubs, "ListInstanceIds", pb.ListInstanceIdsRequest, methods.list_instance_ids),
+        "RestartInstance": unary(hubs, "RestartInstance", pb.RestartInstanceRequest, methods.restart_instance),
+        "PurgeInstances": unary(hubs, "PurgeInstances", pb.PurgeInstancesRequest, methods.purge_instances),
+        "SkipGracefulOrchestrationTerminations": unary(
+            hubs, "SkipGracefulOrchestrationTerminations", pb.SkipGracefulOrchestrationTerminationsRequest,
+            methods.skip_graceful_orchestration_terminations),
+    }
 
 
 def _unimplemented(name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:

@@ -10,9 +10,9 @@ from durabletask_sql.ports.instances import Created, Creation
 from durabletask_sql.protocol.texts import INPUT
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import decode_instance, encode_instance
-from durabletask_sql.storage.group import payload_row
+from durabletask_sql.storage.packing import payload_row
 from durabletask_sql.storage.session import Session
-from durabletask_sql.storage.writes import LOCK_INSTANCE, queue_message, sweep
+from durabletask_sql.storage.writes import LOCK_INSTANCES, queue_message, sweep
 from durabletask_sql.turn.notices import child_replaced_notice
 
 
@@ -23,7 +23,7 @@ def create(session: Session, hub: TaskHub, creation: Creation, packed_input: Pac
     Raises ShortWriteError when another session created the id meanwhile: the caller rolls back and asks again.
     """
     row = creation.row
-    found = session.ask(LOCK_INSTANCE, [row.key], hub=hub.hub_id)
+    found = session.ask(LOCK_INSTANCES, [row.key], hub=hub.hub_id)
     old = decode_instance(found[0]) if found else None
     decision = creation.policy.decide(old.status if old is not None else None)
     if decision not in (Decision.CREATE, Decision.REPLACE):
@@ -35,7 +35,7 @@ def create(session: Session, hub: TaskHub, creation: Creation, packed_input: Pac
     else:
         row = replace(row, generation=old.generation + 1, row_version=old.row_version + 1)
         session.send(sql.UPDATE_INSTANCES, [encode_instance(row)], hub=hub.hub_id)
-        sweep(session, hub.hub_id, old.key)
+        sweep(session, hub.hub_id, [old.key])
         woken |= _tell_parent(session, hub, old, row.created_at)
     _start(session, hub, creation, packed_input)
     return Created(decision, old.status if old is not None else None, frozenset(woken))

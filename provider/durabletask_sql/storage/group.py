@@ -25,7 +25,7 @@ from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import encode_instance
 from durabletask_sql.storage.dialect import Row, Statement
 from durabletask_sql.storage.filtering import Fence, Kept, Read, filter_items
-from durabletask_sql.storage.packing import pack_turn
+from durabletask_sql.storage.packing import history_row, pack_turn, payload_row
 from durabletask_sql.storage.session import Reply, Session
 
 
@@ -268,8 +268,7 @@ def _plan_turn(writes: Writes, item: TurnCheckpoint) -> None:
     packed = item.packed if item.packed is not None else pack_turn(item)
     writes.inputs.update(packed.inputs)
     if item.history is not None:
-        writes.history.append((partition, instance_id, item.history.execution_id, item.history.first_sequence,
-                               item.history.count, packed.events, packed.refs))
+        writes.history.append(history_row(item.key, item.history, packed))
     writes.payloads += [payload_row(item.row, payload_id, text) for payload_id, text in packed.texts.items()]
     if item.ended:
         writes.swept.append(item.key)
@@ -279,11 +278,6 @@ def _plan_turn(writes: Writes, item: TurnCheckpoint) -> None:
         writes.unclaimed.append(item.key)
     if item.continued_from is not None:
         writes.old_executions.append((partition, instance_id, item.continued_from))
-
-
-def payload_row(row: InstanceRow, payload_id: int, text: Packed) -> Row:
-    """Return what INSERT_PAYLOADS takes for a text of an instance's execution."""
-    return (*row.key, row.execution_id, payload_id, text.content, text.unpacked_size)
 
 
 def _plan_quarantine(writes: Writes, item: Quarantine) -> None:

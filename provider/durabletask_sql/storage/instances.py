@@ -1,6 +1,6 @@
 """Clients' writes and reads in SQL: implements `ports.instances.Instances` for one hub."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -11,31 +11,30 @@ from durabletask_sql.errors import UnavailableError
 from durabletask_sql.model.creation import Decision
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.messages import NewMessage
-from durabletask_sql.model.queries import InstancePage, InstanceQuery
+from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery
 from durabletask_sql.model.status import TERMINAL, Status
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation, Sent, Termination
-from durabletask_sql.protocol.texts import OUTPUT
 from durabletask_sql.storage import statements as sql
-from durabletask_sql.storage.codec import decode_instance, encode_instance
+from durabletask_sql.storage.codec import decode_instance
 from durabletask_sql.storage.creation import create
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.dialect import BIGINT, BYTES, SMALLINT, Statement
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
-from durabletask_sql.storage.group import payload_row
-from durabletask_sql.storage.packing import pack, pack_ahead
+from durabletask_sql.storage.packing import pack_ahead
+from durabletask_sql.storage.purge import purge
 from durabletask_sql.storage.queries import (
     READ_CHILDREN,
+    read_ended_page,
     read_instance,
     read_page,
     read_statuses,
 )
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import control_queue, instances
+from durabletask_sql.storage.termination import terminate, terminate_now
 from durabletask_sql.storage.texts import read_history
 from durabletask_sql.storage.transactions import transact
-from durabletask_sql.storage.writes import DELETE_INSTANCE, LOCK_INSTANCE, queue_message, sweep
-from durabletask_sql.turn.notices import child_ended_notice
 
 T = TypeVar("T")
 
@@ -77,46 +76,19 @@ class SqlInstances:
 
     async def terminate(self, termination: Termination) -> Sent:
         """End an instance without committed history at once, else queue the termination (S-416)."""
-        return await transact(self._database, lambda session: self._terminate(session, termination))
+        return await transact(self._database, lambda session: terminate(session, self._hub, termination))
 
-    def _terminate(self, session: Session, termination: Termination) -> Sent:
-        hub, key = self._hub, termination.key
-        found = session.ask(LOCK_INSTANCE, [key], hub=hub.hub_id)
-        row = decode_instance(found[0]) if found else None
-        if row is None or row.status.is_terminal:
+    async def terminate_now(self, keys: Sequence[InstanceKey], reason: str | None, now: int) -> Sent:
+        """End instances at once, in one transaction; ended and unknown ones stay as they are."""
+        if not keys:
             return Sent()
-        if row.history_count:
-            queue_message(session, hub.hub_id, termination.message)
-            return Sent(woken=frozenset({key}))
-        ended = replace(row, status=Status.TERMINATED, row_version=row.row_version + 1, updated_at=termination.now,
-                        completed_at=termination.now)
-        session.send(sql.UPDATE_INSTANCES, [encode_instance(ended)], hub=hub.hub_id)
-        for statement in (sql.SWEEP_UNCLAIMED, sql.SWEEP_MESSAGES, sql.SWEEP_TIMERS):
-            session.send(statement, [key], hub=hub.hub_id)
-        notice = child_ended_notice(ended, termination.output, termination.now, hub.partition_count)
-        if notice is not None:
-            queue_message(session, hub.hub_id, notice)
-        if termination.output is not None:
-            text = pack(termination.output.encode())
-            session.send(sql.INSERT_PAYLOADS, [payload_row(row, OUTPUT, text)], hub=hub.hub_id)
-        woken = {key} if notice is None else {key, notice.key}
-        return Sent(frozenset(woken), frozenset({key}))
+        return await transact(self._database, lambda session: terminate_now(session, self._hub, keys, reason, now))
 
-    async def purge(self, keys: Sequence[InstanceKey]) -> frozenset[InstanceKey]:
-        """Delete everything about those that have ended, each in a transaction of its own; return which."""
-        purged = set()
-        for key in keys:
-            if await transact(self._database, partial(self._purge, key=key)):
-                purged.add(key)
-        return frozenset(purged)
-
-    def _purge(self, session: Session, *, key: InstanceKey) -> bool:
-        found = session.ask(LOCK_INSTANCE, [key], hub=self._hub.hub_id)
-        if not found or not decode_instance(found[0]).status.is_terminal:
-            return False
-        session.send(DELETE_INSTANCE, [key], hub=self._hub.hub_id)
-        sweep(session, self._hub.hub_id, key)
-        return True
+    async def purge(self, executions: Mapping[InstanceKey, str | None]) -> frozenset[InstanceKey]:
+        """Delete everything about those that have ended, in one transaction; return which."""
+        if not executions:
+            return frozenset()
+        return await transact(self._database, lambda session: purge(session, self._hub.hub_id, executions))
 
     async def get(self, key: InstanceKey, *, payloads: bool) -> InstanceState | None:
         """Return the committed state of one instance."""
@@ -132,6 +104,11 @@ class SqlInstances:
         """Return one page by keyset."""
         return await self._database.readers.run(lambda session: _read(
             session, lambda: read_page(session, self._hub.hub_id, query)))
+
+    async def ended_ids(self, query: EndedQuery) -> EndedPage:
+        """Return one page of the ids of ended instances by keyset."""
+        return await self._database.readers.run(lambda session: _read(
+            session, lambda: read_ended_page(session, self._hub.hub_id, query)))
 
     async def children(self, keys: Sequence[InstanceKey]) -> list[InstanceRow]:
         """Return the rows of the sub-orchestrations that these instances started (any execution)."""

@@ -3,10 +3,13 @@
 import asyncio
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 
-from durabletask_sql.model.checkpoints import TurnCheckpoint
+from durabletask_sql.model.checkpoints import HistoryAppend, TurnCheckpoint
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.payloads import Packed, PackedTurn
 from durabletask_sql.protocol.texts import INPUT, OUTPUT, take_out
+from durabletask_sql.storage.dialect import Row
 
 INLINE_BYTES = 64 * 1024  # texts of this size and more are taken out of history
 
@@ -56,15 +59,30 @@ def pack_turn(turn: TurnCheckpoint) -> PackedTurn:
     if turn.new_input is not None:
         texts[INPUT] = pack(turn.new_input.encode())
     inputs = {child.row.execution_id: pack(child.input.encode()) for child in turn.children if child.input is not None}
-    history = turn.history
-    if history is None:
+    if turn.history is None:
         return PackedTurn(texts=texts, inputs=inputs)
+    packed = pack_history(turn.history, output)
+    return replace(packed, texts={**texts, **packed.texts}, inputs=inputs)
+
+
+def pack_history(history: HistoryAppend, output: bytes | None = None) -> PackedTurn:
+    """Return a row of history without its large texts, and those texts; a result that is `output` is kept as that."""
     taken = (take_out(history.events, INLINE_BYTES, history.first_sequence, output)
              if len(history.events) >= INLINE_BYTES else None)
     if taken is None:
-        return PackedTurn(history.events, None, texts, inputs)
-    return PackedTurn(taken.events, taken.refs, texts | _packed(taken.texts), inputs)
+        return PackedTurn(history.events)
+    return PackedTurn(taken.events, taken.refs, _packed(taken.texts))
 
 
 def _packed(texts: Mapping[int, bytes]) -> dict[int, Packed]:
     return {payload_id: pack(text) for payload_id, text in texts.items()}
+
+
+def history_row(key: InstanceKey, history: HistoryAppend, packed: PackedTurn) -> Row:
+    """Return a row of `history`."""
+    return *key, history.execution_id, history.first_sequence, history.count, packed.events, packed.refs
+
+
+def payload_row(row: InstanceRow, payload_id: int, text: Packed) -> Row:
+    """Return a row of `payloads`, of an instance's execution."""
+    return *row.key, row.execution_id, payload_id, text.content, text.unpacked_size

@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Select, and_, or_, select, tuple_
 
 from durabletask_sql.errors import InvalidArgumentError
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
-from durabletask_sql.model.queries import InstancePage, InstanceQuery
-from durabletask_sql.model.status import Status
+from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery
+from durabletask_sql.model.status import TERMINAL, Status
 from durabletask_sql.protocol.texts import INPUT, OUTPUT
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import COLUMNS, decode_instance
@@ -20,6 +20,7 @@ from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import instances, payloads
 
 _LAST_CODE_POINT = 0x10FFFF
+_NO_TIME = 1 << 62
 _SURROGATES = range(0xD800, 0xE000)
 
 READ_INSTANCES = sql.FRESH_INSTANCES
@@ -76,8 +77,7 @@ def read_page(session: Session, hub_id: int, query: InstanceQuery) -> InstancePa
 
 def page_statement(query: InstanceQuery) -> Select[tuple[object, ...]]:
     """Build the statement of a page: one row more than asked, to tell whether there is a next one."""
-    conditions: list[ColumnElement[bool]] = [
-        instances.c.hub_id == sql.HUB, or_(instances.c.instance_id < "@", instances.c.instance_id >= "A")]
+    conditions: list[ColumnElement[bool]] = [instances.c.hub_id == sql.HUB, _no_entities()]
     if query.statuses:
         conditions.append(or_(*(instances.c.status == int(status) for status in sorted(query.statuses))))
     if query.created_from is not None:
@@ -93,6 +93,53 @@ def page_statement(query: InstanceQuery) -> Select[tuple[object, ...]]:
         conditions.append(tuple_(instances.c.created_at, instances.c.instance_id) > tuple_(*_position(query.after)))
     return select(*COLUMNS).where(*conditions).order_by(
         instances.c.created_at, instances.c.instance_id).limit(query.page_size + 1)
+
+
+def read_ended_page(session: Session, hub_id: int, query: EndedQuery) -> EndedPage:
+    """Return one page of ended instances' ids in order of (completed_at, instance_id), and the key of the next."""
+    wanted = query.statuses & TERMINAL
+    if query.statuses and not wanted:
+        return EndedPage((), None)
+    found = session.execute(ended_statement(query), {"hub": hub_id}).rows
+    page = found[:query.page_size]
+    following = f"{page[-1][0]}:{page[-1][1]}" if len(found) > query.page_size else None
+    return EndedPage(tuple(instance_id for _, instance_id in page), following)
+
+
+def ended_statement(query: EndedQuery) -> Select[tuple[object, ...]]:
+    """Build the statement of a page of ended instances: only they have a completion time."""
+    ended, instance_id = instances.c.completed_at, instances.c.instance_id
+    conditions: list[ColumnElement[bool]] = [instances.c.hub_id == sql.HUB, ended.is_not(None), _no_entities()]
+    if query.statuses:
+        conditions.append(or_(*(instances.c.status == int(status) for status in sorted(query.statuses))))
+    if query.completed_from is not None:
+        conditions.append(ended >= query.completed_from)
+    if query.completed_to is not None:
+        conditions.append(ended < query.completed_to)
+    if query.after is not None:
+        conditions.append(tuple_(ended, instance_id) > tuple_(*_ended_position(query.after)))
+    return select(ended, instance_id).where(*conditions).order_by(ended, instance_id).limit(query.page_size + 1)
+
+
+def _ended_position(key: str) -> tuple[int, str]:
+    at, _, instance_id = key.partition(":")
+    try:
+        return _checked_position(int(at), instance_id)
+    except ValueError as error:
+        message = f"the last instance key {key!r} is not one that this server gave: begin again without a key"
+        raise InvalidArgumentError(message) from error
+
+
+def _checked_position(at: int, instance_id: str) -> tuple[int, str]:
+    """Return the place of an instance in an order. Raises ValueError for one that no database could hold."""
+    if not 0 <= at < _NO_TIME or "\0" in instance_id:
+        raise ValueError(at)
+    instance_id.encode()  # a lone surrogate is no text
+    return at, instance_id
+
+
+def _no_entities() -> ColumnElement[bool]:
+    return or_(instances.c.instance_id < "@", instances.c.instance_id >= "A")
 
 
 def prefix_end(prefix: str) -> str | None:
@@ -114,7 +161,7 @@ def _token(row: InstanceRow) -> str:
 def _position(token: str) -> tuple[int, str]:
     try:
         created_at, instance_id = json.loads(base64.urlsafe_b64decode(token.encode()))
-        return int(created_at), str(instance_id)
+        return _checked_position(int(created_at), str(instance_id))
     except (ValueError, TypeError, binascii.Error) as error:
         message = f"the continuation token {token!r} is not one that this server gave: begin again without a token"
         raise InvalidArgumentError(message) from error

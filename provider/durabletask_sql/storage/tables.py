@@ -87,6 +87,8 @@ instances = Table(
     Index("ix_instances_created", "hub_id", "created_at", "instance_id"),
     Index("ix_instances_by_id", "hub_id", "instance_id"),
     Index("ix_instances_status", "hub_id", "status", "created_at", "instance_id"),
+    Index("ix_instances_completed", "hub_id", "completed_at", "instance_id",
+          postgresql_where=text("completed_at IS NOT NULL"), sqlite_where=text("completed_at IS NOT NULL")),
     Index("ix_instances_parent", "hub_id", "parent_instance_id",
           postgresql_where=text("parent_instance_id IS NOT NULL"), sqlite_where=text("parent_instance_id IS NOT NULL")),
     postgresql_with={"fillfactor": "70"},

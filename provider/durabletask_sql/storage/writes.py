@@ -1,20 +1,22 @@
 """What the clients' writes have in common: locking an instance, queueing a message, sweeping what an instance left."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import delete, select
 
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import NewMessage
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import COLUMNS
-from durabletask_sql.storage.dialect import Statement, by_columns, in_rows, rows_of
+from durabletask_sql.storage.dialect import Row, Statement, by_columns, in_rows, rows_of
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import activity_queue, history, instances, payloads
 
-LOCK_INSTANCE = Statement("instances", lambda v: (
-    select(*COLUMNS).select_from(v.join(instances, sql.by_key(instances, v))).with_for_update(
-        key_share=True, of=instances)), sql.KEYS)
+LOCK_INSTANCES = Statement("instances", lambda v: (
+    select(*COLUMNS).select_from(v.join(instances, sql.by_key(instances, v)))
+    .order_by(instances.c.partition, instances.c.instance_id).with_for_update(key_share=True, of=instances)), sql.KEYS)
 
-DELETE_INSTANCE = Statement("instances", lambda v: (
+DELETE_INSTANCES = Statement("instances", lambda v: (
     delete(instances).where(by_columns(instances, v, "partition", "instance_id"))), sql.KEYS)
 
 DELETE_TASKS_OF = Statement("activity_queue", lambda v: (
@@ -28,13 +30,17 @@ DELETE_PAYLOADS_OF = Statement("payloads", lambda v: (
     delete(payloads).where(by_columns(payloads, v, "partition", "instance_id"))), sql.KEYS)
 
 
+def message_row(message: NewMessage) -> Row:
+    """Return a message as INSERT_MESSAGES takes it, held by nobody: its owner is woken, or finds it."""
+    return (*message.key, message.execution_id, int(message.kind), 0, message.events)
+
+
 def queue_message(session: Session, hub_id: int, message: NewMessage) -> None:
-    """Queue a message that nobody holds: its owner is woken, or finds it."""
-    session.send(sql.INSERT_MESSAGES, [(*message.key, message.execution_id, int(message.kind), 0, message.events)],
-                 hub=hub_id)
+    """Queue a message that nobody holds."""
+    session.send(sql.INSERT_MESSAGES, [message_row(message)], hub=hub_id)
 
 
-def sweep(session: Session, hub_id: int, key: InstanceKey) -> None:
-    """Delete everything that an instance left in queues, timers, history and payloads, in the fixed table order."""
+def sweep(session: Session, hub_id: int, keys: Sequence[InstanceKey]) -> None:
+    """Delete everything that instances left in queues, timers, history and payloads, in the fixed table order."""
     for statement in (DELETE_TASKS_OF, sql.SWEEP_MESSAGES, sql.SWEEP_TIMERS, DELETE_HISTORY_OF, DELETE_PAYLOADS_OF):
-        session.send(statement, [key], hub=hub_id)
+        session.send(statement, keys, hub=hub_id)
