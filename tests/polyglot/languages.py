@@ -14,7 +14,7 @@ def languages(*names: str) -> Any:
     return pytest.mark.parametrize("seen", [pytest.param(name, marks=MARKS.get(name, ())) for name in names], indirect=True)
 
 
-every = languages("javascript", "java")
+every = languages("javascript", "java", "go")
 
 
 def completed(output: Any) -> dict[str, Any]:

@@ -65,6 +65,8 @@ LANGUAGES = {language.name: language for language in (
              ("package-lock.json",), "node_modules", ("node", "worker.mjs"), ("node", "client.mjs")),
     Language("java", ("java", "javac", "mvn"), ("mvn", "-q", "-B", "compile"), ("pom.xml", "src/**/*.java"), "target",
              (*_JAVA, "scenarios.Worker"), (*_JAVA, "scenarios.Client")),
+    Language("go", ("go",), ("go", "build", "-o", "bin/", "./cmd/..."), ("go.*", "**/*.go"), "bin", ("bin/worker",),
+             ("bin/client",)),
 )}
 
 
