@@ -21,6 +21,7 @@ from durabletask_sql.service.orchestrations import Orchestrations
 from durabletask_sql.settings import Limits, Settings
 from durabletask_sql.storage.leases import process_start
 from durabletask_sql.storage.store import SqlStore
+from durabletask_sql.turn.intake import TurnLimits
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class Host:
         for name in settings.hubs:
             lease = LeaseSettings(settings.lease_seconds, follow_database=not store.is_sqlite)
             dispatch = DispatcherSettings(lease, watches_changes=store.is_sqlite,
-                                          memory=memory or MemoryLimits())
+                                          memory=memory or MemoryLimits(),
+                                          turns=TurnLimits(payload_bytes=settings.limits.payload_bytes))
             hub = await store.open_hub(name, settings.partitions)
             hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings.limits)
         return cls(store, hubs)

@@ -12,11 +12,13 @@ DEFAULT_HUB = "default"
 _MAX_PORT = 65_535
 _MAX_PARTITIONS = 1_024
 _MAX_HUB_NAME = 100
+_LEAST_PAYLOAD = 1_024
+_MOST_PAYLOAD = 256 * 1024 * 1024  # a statement carries a few of them, and PostgreSQL takes 1 GiB in one
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may send. Sizes are bytes of UTF-8, lengths are characters."""
+    """What clients may send; `payload_bytes` holds for workers' answers too. Sizes are bytes of UTF-8."""
 
     payload_bytes: int = 16 * 1024 * 1024
     instance_id: int = 256
@@ -78,11 +80,25 @@ def check_partitions(count: int | None) -> int | None:
     return count
 
 
+def check_max_payload(size: int | str, where: str) -> int:
+    """Return the most bytes that a payload may have. Raises SettingsError naming `where` it came from."""
+    try:
+        found = int(size)
+    except ValueError:
+        found = 0
+    if not _LEAST_PAYLOAD <= found <= _MOST_PAYLOAD:
+        message = f"{where} {size!r} is not a number of bytes from {_LEAST_PAYLOAD} to {_MOST_PAYLOAD}"
+        raise SettingsError(message)
+    return found
+
+
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings that environment variables give; options come on top."""
     listen, hubs = environment.get("DURABLETASK_SQL_LISTEN"), environment.get("DURABLETASK_SQL_TASK_HUB")
+    payload = environment.get("DURABLETASK_SQL_MAX_PAYLOAD")
     return Settings(
         database=environment.get("DURABLETASK_SQL_DATABASE") or DEFAULT_DATABASE,
         listen=parse_listen(listen, "DURABLETASK_SQL_LISTEN") if listen else Listen(),
         hubs=check_hubs(hubs.split(","), "DURABLETASK_SQL_TASK_HUB") if hubs else (DEFAULT_HUB,),
+        limits=Limits(payload_bytes=check_max_payload(payload, "DURABLETASK_SQL_MAX_PAYLOAD")) if payload else Limits(),
     )

@@ -14,8 +14,10 @@ from durabletask_sql.settings import (
     DEFAULT_DATABASE,
     DEFAULT_HUB,
     DEFAULT_PORT,
+    Limits,
     Settings,
     check_hubs,
+    check_max_payload,
     check_partitions,
     from_environment,
     parse_listen,
@@ -44,6 +46,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
                         f"(default: $DURABLETASK_SQL_TASK_HUB, comma separated, else {DEFAULT_HUB})")
     parser.add_argument("--partitions", metavar="N", type=int, help="partitions of a hub that is created now "
                         "(default: 4 on SQLite, 16 on PostgreSQL; fixed afterwards)")
+    parser.add_argument("--max-payload", metavar="BYTES", help="most bytes that an input, output, event or result may "
+                        f"have (default: $DURABLETASK_SQL_MAX_PAYLOAD, else {Limits().payload_bytes})")
     parser.add_argument("--upgrade", action="store_true", help="create or upgrade the schema on PostgreSQL before serving")
     parser.add_argument("--allow-unsafe-database", action="store_true",
                         help="serve on a PostgreSQL with fsync off, which loses data in a crash")
@@ -59,6 +63,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         settings, database=settings.database if options.database is None else options.database,
         listen=settings.listen if options.listen is None else parse_listen(options.listen, "--listen"),
         hubs=check_hubs(options.task_hub, "--task-hub") if options.task_hub else settings.hubs,
+        limits=Limits(payload_bytes=check_max_payload(options.max_payload, "--max-payload"))
+        if options.max_payload is not None else settings.limits,
         partitions=check_partitions(options.partitions), upgrade=options.upgrade,
         allow_unsafe_database=options.allow_unsafe_database)
 

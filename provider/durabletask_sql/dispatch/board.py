@@ -7,7 +7,7 @@ is the owner loop's; this module only matches work with free slots, oldest first
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from durabletask_sql.clock import Clock
@@ -26,6 +26,7 @@ from durabletask_sql.ports.work import ActivityItem, Executor, TurnItem
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.turn.apply import Turn, apply, end_pending
 from durabletask_sql.turn.intake import TurnLimits, take
+from durabletask_sql.turn.limits import bounded_result, within_limits
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Board:
     """Executors, ready activity tasks, and the turns and tasks that are out."""
 
     def __init__(self, hub: TaskHub, host_id: int, memory: Memory, speculation: Speculation, clock: Clock,
-                 ports: BoardPorts) -> None:
+                 ports: BoardPorts, limits: TurnLimits) -> None:
         """Begin with nobody connected and nothing to do."""
         self._hub = hub
         self._host_id = host_id
@@ -57,7 +58,7 @@ class Board:
         self._speculation = speculation
         self._clock = clock
         self._ports = ports
-        self._limits = TurnLimits()
+        self._limits = limits
         self._seats = Seats()
         self._tasks: deque[ActivityRow] = deque()
         self._abandoned: dict[int, int] = {}
@@ -158,9 +159,9 @@ class Board:
 
     # Turns come back
 
-    async def complete_turn(self, token: str, instance_id: str, actions: Sequence[pb.OrchestratorAction],
-                            answer: pb.OrchestratorResponse) -> None:
+    async def complete_turn(self, token: str, answer: pb.OrchestratorResponse) -> None:
         """Commit the outcome of a turn; return when it is durable."""
+        instance_id = answer.instanceId
         turn = self._seats.close_turn(token or self._seats.turn_token(self._key(instance_id)))
         if turn is None or not turn.is_current or turn.mem.row is None:
             _log.info("the answer to a turn of instance %r came too late or twice and was dropped (token %r)",
@@ -168,9 +169,10 @@ class Board:
             self.pump()
             return
         mem = turn.mem
+        answer = within_limits(turn.mem.row, answer, self._limits.payload_bytes)
         try:
-            checkpoint = apply(Turn(turn.mem.row, tuple(mem.history), turn.intake), actions, answer, self._clock.now(),
-                               new_execution_id, self._hub.partition_count)
+            checkpoint = apply(Turn(turn.mem.row, tuple(mem.history), turn.intake), answer.actions, answer,
+                               self._clock.now(), new_execution_id, self._hub.partition_count)
         except InvalidCompletionError as error:
             await self._fail_delivery(turn, str(error))
             return
@@ -253,6 +255,7 @@ class Board:
                       answer.taskId, answer.instanceId, token)
             self.pump()
             return
+        answer = bounded_result(row.name, answer, self._limits.payload_bytes)
         self._completing.add(row.seq)
         if opened is None:
             self._tasks = deque(task for task in self._tasks if task.seq != row.seq)

@@ -18,6 +18,7 @@ from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.committer import Committer
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.leases import HostIdentity, Leases
+from durabletask_sql.turn.intake import TurnLimits
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class DispatcherSettings:
     lease: LeaseSettings
     watches_changes: bool
     memory: MemoryLimits = MemoryLimits()
+    turns: TurnLimits = TurnLimits()
 
 
 class Dispatcher:
@@ -55,7 +57,7 @@ class Dispatcher:
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, clock, BoardPorts(
-            self._submit, committer.activity, self._kick))
+            self._submit, committer.activity, self._kick), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover))
 

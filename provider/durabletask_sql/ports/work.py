@@ -4,7 +4,6 @@ Dispatch assigns items to connected executors within their slots and takes answe
 away gives everything back at once. All methods run on the host's event loop; offers must not block.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,12 +75,11 @@ class WorkBoard(Protocol):
         """Stop offering, and put everything that it still has back into the queue, at once."""
         ...
 
-    async def complete_turn(self, token: str, instance_id: str, actions: Sequence[pb.OrchestratorAction],
-                            answer: pb.OrchestratorResponse) -> None:
+    async def complete_turn(self, token: str, answer: pb.OrchestratorResponse) -> None:
         """Commit the outcome of a turn; return when it is durable.
 
         A token that is not (or no longer) open is logged and changes nothing. An empty token is looked up by instance
-        id, for SDKs that do not echo tokens. `actions` are those of all chunks of the answer.
+        id, for SDKs that do not echo tokens. An answer that came in chunks has been put together.
         """
         ...
 

@@ -11,6 +11,7 @@ from struct import Struct
 from typing import NamedTuple, cast
 
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 
 from durabletask_sql.errors import MalformedFrameError
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -65,7 +66,7 @@ def take_out(events: bytes, threshold: int, first_sequence: int, output: bytes |
     taker = _Taker(events, output)
     for number, (start, end) in enumerate(iter_spans(events)):
         if end - start >= threshold:
-            for found in large_texts(events, start, end, threshold):
+            for found in large_texts(pb.HistoryEvent, events, start, end, threshold):
                 taker.take(found, first_sequence + number)
     return taker.result() if taker.refs else None
 
@@ -131,12 +132,12 @@ def read_refs(refs: bytes) -> Sequence[Ref]:
     return [Ref(*values) for values in _REF.iter_unpack(refs)]
 
 
-def large_texts(data: bytes, start: int, end: int, threshold: int) -> Iterator[Range]:
-    """Yield the texts of at least `threshold` bytes of the event that stands there, in their order.
+def large_texts(kind: type[Message], data: bytes, start: int, end: int, threshold: int) -> Iterator[Range]:
+    """Yield the texts of at least `threshold` bytes of the message that stands there, in their order.
 
-    Total: bytes that are no event, or end early, simply have fewer texts.
+    Total: bytes that are no such message, or end early, simply have fewer texts.
     """
-    yield from _texts(data, start, end, threshold, cast("Descriptor", pb.HistoryEvent.DESCRIPTOR), ())
+    yield from _texts(data, start, end, threshold, cast("Descriptor", kind.DESCRIPTOR), ())
 
 
 def _texts(data: bytes, at: int, end: int, threshold: int, kind: Descriptor, path: tuple[int, ...]) -> Iterator[Range]:

@@ -84,8 +84,7 @@ class Orchestrations:
         instance_id = check_new_instance_id(new.instance_id, limits) if new.instance_id else new_execution_id()
         check_payload(new.input, "input", limits)
         check_payload(new.version, "version", limits)
-        for tag, value in new.tags.items():
-            check_payload(tag + value, "tag", limits)
+        check_payload("".join(tag + value for tag, value in new.tags.items()), "set of tags", limits)
         row = InstanceRow(
             *self._key(instance_id), new_execution_id(), 0, 1, name, new.version, Status.PENDING, now, now,
             scheduled_at=new.start_at if new.start_at is not None and new.start_at > now else None,
@@ -93,6 +92,7 @@ class Orchestrations:
         event = None
         if new.event is not None:
             event_name, data = new.event
+            check_payload(data, "event", limits)
             event = self._message(row.key, events.event_raised(now, check_name(event_name, "event name", limits), data))
         return Creation(row, new.input, start_message(row, new.input, new.trace, now), new.policy, event)
 

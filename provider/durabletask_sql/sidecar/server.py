@@ -18,7 +18,8 @@ from durabletask_sql.sidecar.work import WorkMethods
 SERVICE = "TaskHubSidecarService"
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
-    ("grpc.max_receive_message_length", -1),  # payloads are checked, with a better answer than the transport's
+    ("grpc.max_receive_message_length", -1),  # payloads are checked, with a better answer than the transport's; a
+    # worker's answer may hold many of them, and one that the transport refuses would be sent again and again
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -23,12 +23,13 @@ class WorkMethods:
             while len(self._partial) > _OPEN_ANSWERS:
                 self._partial.popitem(last=False)
             return pb.CompleteTaskResponse()
-        actions = list(answer.actions)
         earlier = self._partial.pop(token, None)
         if earlier is not None:
-            actions = earlier + actions
+            actions = [*earlier, *answer.actions]
+            del answer.actions[:]
+            answer.actions.extend(actions)
             answer.ClearField("numEventsProcessed")  # 0 in every chunk but the first, whatever was processed
-        await call.board.complete_turn(token, answer.instanceId, actions, answer)
+        await call.board.complete_turn(token, answer)
         return pb.CompleteTaskResponse()
 
     async def complete_activity_task(self, call: Call, answer: pb.ActivityResponse) -> pb.CompleteTaskResponse:

@@ -20,10 +20,11 @@ RowT = TypeVar("RowT", QueueRow, TimerRow)
 
 @dataclass(frozen=True, slots=True)
 class TurnLimits:
-    """How much one turn takes; at least one message, however large."""
+    """How much one turn takes, at least one message, however large; `payload_bytes` is the most that a text may have."""
 
     messages: int = 1_000
     bytes: int = 1024 * 1024
+    payload_bytes: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
