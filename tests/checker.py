@@ -5,17 +5,15 @@ Reads the tables directly and trusts nothing that the server says.
 
 from __future__ import annotations
 
-import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import psycopg
-
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
 from durabletask_sql.protocol.texts import put_back
+from tables import rows
 
 ENDED = (1, 3, 4, 5)
 
@@ -120,32 +118,19 @@ AND i.instance_id = t.instance_id AND i.execution_id = t.execution_id WHERE i.in
 
 
 def _read(url: str) -> tuple[list[StoredInstance], list[str]]:
-    if url.startswith("sqlite"):
-        connection = sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True)
-    else:
-        connection = psycopg.connect(url)
-    try:
-        cursor = connection.cursor()
-        cursor.execute(_HISTORY)
-        stored = cursor.fetchall()
-        cursor.execute("SELECT hub_id, instance_id, payload_id, content, unpacked_size FROM payloads")
-        texts: dict[tuple[int, str], dict[int, bytes]] = {}
-        for hub, instance_id, payload_id, content, size in cursor.fetchall():
-            texts.setdefault((hub, instance_id), {})[payload_id] = unpacked(content, size)
-        rows: dict[tuple[int, str], list[tuple[int, int, bytes]]] = {}
-        for hub, instance_id, first, count, events, refs in stored:
-            whole = events if refs is None else put_back(events, refs, texts.get((hub, instance_id), {}))
-            rows.setdefault((hub, instance_id), []).append((first, count, whole))
-        cursor.execute("SELECT hub_id, instance_id, status, history_count FROM instances")
-        instances = [StoredInstance(instance_id, status, count, rows.get((hub, instance_id), ()))
-                     for hub, instance_id, status, count in cursor.fetchall()]
-        leftovers = []
-        for table in ("control_queue", "timers", "activity_queue"):
-            cursor.execute(_LEFT.format(table=table))
-            leftovers += [f"{instance_id}: a row of {table} is left over" for (instance_id,) in cursor.fetchall()]
-        for table in ("history", "payloads"):
-            cursor.execute(_OF_NOBODY.format(table=table))
-            leftovers += [f"{instance_id}: a row of {table} belongs to no execution" for (instance_id,) in cursor.fetchall()]
-        return instances, leftovers
-    finally:
-        connection.close()
+    texts: dict[tuple[int, str], dict[int, bytes]] = {}
+    for hub, instance_id, payload_id, content, size in rows(
+            url, "SELECT hub_id, instance_id, payload_id, content, unpacked_size FROM payloads"):
+        texts.setdefault((hub, instance_id), {})[payload_id] = unpacked(content, size)
+    stored: dict[tuple[int, str], list[tuple[int, int, bytes]]] = {}
+    for hub, instance_id, first, count, events, refs in rows(url, _HISTORY):
+        whole = events if refs is None else put_back(events, refs, texts.get((hub, instance_id), {}))
+        stored.setdefault((hub, instance_id), []).append((first, count, whole))
+    instances = [StoredInstance(instance_id, status, count, stored.get((hub, instance_id), ()))
+                 for hub, instance_id, status, count in rows(
+                     url, "SELECT hub_id, instance_id, status, history_count FROM instances")]
+    leftovers = [f"{instance_id}: a row of {table} is left over" for table in ("control_queue", "timers", "activity_queue")
+                 for (instance_id,) in rows(url, _LEFT.format(table=table))]
+    leftovers += [f"{instance_id}: a row of {table} belongs to no execution" for table in ("history", "payloads")
+                  for (instance_id,) in rows(url, _OF_NOBODY.format(table=table))]
+    return instances, leftovers

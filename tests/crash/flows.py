@@ -10,6 +10,7 @@ from durabletask import task
 from durabletask.worker import TaskHubGrpcWorker
 
 FAN = 4
+RESULTS = 1 + FAN  # of activities, in a journey's own history
 FILLER = "x" * 70_000  # large enough to be taken out of history
 
 

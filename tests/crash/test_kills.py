@@ -1,6 +1,8 @@
 """SIGKILL of the server, and of the worker, while 200 orchestrations run: all complete, nothing counts twice.
 
-DURABLETASK_SQL_KILLS sets how often (default 4; the full run is 20), DURABLETASK_SQL_SEED which moments.
+DURABLETASK_SQL_KILLS sets how often (default 4), DURABLETASK_SQL_SEEDS which moments (numbers with commas). The full run:
+
+    DURABLETASK_SQL_KILLS=20 DURABLETASK_SQL_SEEDS=1,2,3 python3 dev.py test tests/crash
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import pytest
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
 
 from checker import check_hub
-from crash.flows import expected
+from crash.flows import RESULTS, expected
 from server import ServerProcess
+from tables import count
 
 KILLS = int(os.environ.get("DURABLETASK_SQL_KILLS", "4"))
-SEED = int(os.environ.get("DURABLETASK_SQL_SEED", "1"))
+SEEDS = [int(seed) for seed in os.environ.get("DURABLETASK_SQL_SEEDS", "1").split(",")]
 COUNT = 200
+TURNS = 7 * COUNT  # all journeys and their children together take at least so many turns, each a row of history
 FLOWS = Path(__file__).with_name("flows.py")
 
 
@@ -100,27 +104,37 @@ def results(client: TaskHubGrpcClient, instance_id: str) -> int:
     return sum(type(event).__name__ == "TaskCompletedEvent" for event in client.get_orchestration_history(instance_id))
 
 
-def test_killed_servers_lose_nothing_and_count_nothing_twice(database_url, server, worker, client):
-    moments = random.Random(SEED)
+@pytest.fixture(params=SEEDS, ids="seed {}".format)
+def moments(request: pytest.FixtureRequest, database_url: str) -> Iterator[None]:
+    """The moments of the kills: each item comes when a random share of all turns is committed."""
+    chosen = sorted(random.Random(request.param).sample(range(1, int(0.9 * TURNS)), KILLS))
+
+    def come() -> Iterator[None]:
+        for turns in chosen:
+            while count(database_url, "history") < turns:
+                time.sleep(0.001)  # the database is asked, since the server must not know
+            yield
+
+    return come()
+
+
+def test_killed_servers_lose_nothing_and_count_nothing_twice(database_url, server, worker, client, moments):
     ids = start_all(client)
-    for _ in range(KILLS):
-        time.sleep(moments.uniform(0.05, 0.8))  # the moment of the kill is what the test is about
+    for _ in moments:
         server.kill()
         server.start()
         worker.kill()
         worker.start()
     all_completed(client, ids, database_url)
-    assert [results(client, instance_id) for instance_id in ids] == [5] * COUNT
+    assert [results(client, instance_id) for instance_id in ids] == [RESULTS] * COUNT
 
 
-def test_killed_workers_lose_nothing_and_count_nothing_twice(database_url, server, worker, client):
-    moments = random.Random(SEED)
+def test_killed_workers_lose_nothing_and_count_nothing_twice(database_url, server, worker, client, moments):
     ids = start_all(client)
-    for _ in range(KILLS):
-        time.sleep(moments.uniform(0.05, 0.8))  # the moment of the kill is what the test is about
+    for _ in moments:
         worker.kill()
         worker.start()
     all_completed(client, ids, database_url)
-    assert [results(client, instance_id) for instance_id in ids] == [5] * COUNT
+    assert [results(client, instance_id) for instance_id in ids] == [RESULTS] * COUNT
     assert server.stop() == 0
     server.start()

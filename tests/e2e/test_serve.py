@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import psycopg
 import pytest
 
 from e2e.conftest import Installed, clean_environment
 from hubs import Hub
 from server import ServerProcess
+from tables import count
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 NETWORK = ("unshare", "--map-root-user", "--net")
@@ -77,13 +76,6 @@ def server(installed: Installed, database_url: str, tmp_path: Path) -> Iterator[
                             "--log-level", "info", command=installed.command)
     yield process.start()
     process.kill()
-
-
-def count(url: str, table: str) -> int:
-    with (sqlite3.connect(url.removeprefix("sqlite:///")) if url.startswith("sqlite") else psycopg.connect(url)) as connection:
-        found = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-    connection.close()
-    return found
 
 
 def test_it_serves_the_hubs_that_it_was_given_and_no_others(server):
