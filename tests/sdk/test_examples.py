@@ -29,6 +29,13 @@ def test_an_example_runs_and_says_what_it_promises(server, name):
     assert (done.returncode, said) == (0, SAID[name]), done.stderr
 
 
+def test_the_first_program_of_the_readme_runs(server):
+    program = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    done = subprocess.run([sys.executable, "-c", program.replace("localhost:4001", server.address)], check=False,
+                          capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, '["Hello, Ada!", "Hello, Grace!"]\n'), done.stderr
+
+
 def test_every_example_is_run_and_told_of():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == set(SAID)
