@@ -157,6 +157,11 @@ class Board:
         """Whether no executor holds anything."""
         return self._seats.is_empty
 
+    @property
+    def outstanding(self) -> int:
+        """How many items are out at executors."""
+        return len(self._seats.turns) + len(self._seats.activities)
+
     # Turns come back
 
     async def complete_turn(self, token: str, answer: pb.OrchestratorResponse) -> None:
@@ -187,9 +192,10 @@ class Board:
 
     async def _is_settled(self, turn: OpenTurn) -> bool:
         """Wait for the commits of the messages that a turn ran on ahead of them; False: it was taken back."""
-        waiting = [self._in_flight[seq] for seq in turn.intake.consumed if seq in self._in_flight]
-        if waiting:
-            await asyncio.wait(waiting)
+        for seq in turn.intake.consumed:
+            commit = self._in_flight.get(seq)
+            if commit is not None:
+                await asyncio.shield(commit)
         return turn.is_current
 
     @staticmethod

@@ -54,12 +54,14 @@ class Dispatcher:
         self._lease_lost = asyncio.Event()
         self._window_read = clock.monotonic()
         self._timers_moved = asyncio.Event()
+        self._awaited: int | None = None  # the due time that the timers' loop waits for
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, clock, BoardPorts(
             self._submit, committer.activity, self._kick), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
-            self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover))
+            self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover,
+            lambda: self.board.outstanding))
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
         return self._owner.submit(item, provisional)
@@ -103,7 +105,9 @@ class Dispatcher:
             _log.warning("the partitions could not be released; their lease will run out: %s", error)
 
     def _ready(self) -> None:
-        self._timers_moved.set()
+        due = self._memory.window.next_due()
+        if due is not None and (self._awaited is None or due < self._awaited or due <= self._clock.now()):
+            self._timers_moved.set()
         self.board.pump()
 
     async def _recover(self) -> None:
@@ -131,7 +135,7 @@ class Dispatcher:
                 self._owner.kick()
             if self._memory.take_due(self._clock.now()):
                 self._owner.kick()
-            due = self._memory.window.next_due()
+            due = self._awaited = self._memory.window.next_due()
             seconds = _WINDOW_REFRESH_SECONDS
             if due is not None:
                 # Rounded up by a hair: waking before the due time would only mean to wait again.

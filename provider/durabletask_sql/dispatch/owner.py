@@ -14,6 +14,7 @@ from durabletask_sql.clock import MICROSECONDS, Clock
 from durabletask_sql.dispatch.filling import Filler
 from durabletask_sql.dispatch.grouping import Submission, choose_claims, choose_entering, take_group
 from durabletask_sql.dispatch.merging import Merger
+from durabletask_sql.dispatch.pace import Pace
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.ids import new_claim_token
 from durabletask_sql.model.checkpoints import (
@@ -45,13 +46,17 @@ _REPORT_BUSY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class OwnerEvents:
-    """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown."""
+    """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown.
+
+    And whom it asks: how many activity tasks there is room for, how many items are out at executors.
+    """
 
     ready: Callable[[], None]
     activities: Callable[[Iterable[ActivityRow]], None]
     activity_room: Callable[[], int]
     changed: Callable[[TurnCheckpoint], None]
     recover: Callable[[], Awaitable[None]]
+    outstanding: Callable[[], int]
 
 
 class Owner:
@@ -69,6 +74,7 @@ class Owner:
         self._filler = Filler(committer, memory, events.ready)
         self._packing: set[asyncio.Task[None]] = set()
         self._pending: list[Submission] = []
+        self._pace = Pace()
         self._event = asyncio.Event()
         self._idle = asyncio.Event()
         self._solo: set[asyncio.Task[None]] = set()
@@ -97,6 +103,7 @@ class Owner:
 
     def _queue(self, submission: Submission) -> None:
         self._pending.append(submission)
+        self._pace.arrived(self._clock.monotonic(), len(self._pending))
         self._event.set()
 
     def kick(self) -> None:
@@ -122,6 +129,8 @@ class Owner:
                 self._event.clear()
                 await self._event.wait()
             self._idle.clear()
+            if self._pending:
+                await self._pace.gather(len(self._pending), self._events.outstanding())
             self._event.clear()
             try:
                 await self._step()

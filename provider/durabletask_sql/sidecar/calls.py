@@ -39,11 +39,9 @@ class Call:
 
     def __init__(self, hubs: Mapping[str, ServedHub], context: Context) -> None:
         """Raises NotFoundError when the hub is not served here."""
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        self.user_agent = metadata.get("x-user-agent") or metadata.get("user-agent", "")
-        self.worker = metadata.get("workerid") or f"{context.peer()} {self.user_agent}"
-        self.agents = f"{metadata.get('user-agent', '')} {self.user_agent}"
-        name = metadata.get("taskhub") or next(iter(hubs))
+        self._context = context
+        self._metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        name = self._metadata.get("taskhub") or next(iter(hubs))
         found = hubs.get(name)
         if found is None:
             served = ", ".join(repr(hub) for hub in hubs)
@@ -51,6 +49,16 @@ class Call:
                        f"`--task-hub {name}`, or change the client's task hub")
             raise NotFoundError(message)
         self.hub = found
+
+    @property
+    def agents(self) -> str:
+        """The user agents of the caller's transport and of its SDK."""
+        return f"{self._metadata.get('user-agent', '')} {self._metadata.get('x-user-agent', '')}"
+
+    @property
+    def worker(self) -> str:
+        """What identifies a worker in logs: its id, if it sends one, else where it is and what it says it is."""
+        return self._metadata.get("workerid") or f"{self._context.peer()} {self.agents.strip()}"
 
     @property
     def service(self) -> OrchestrationService:

@@ -1,5 +1,6 @@
 """The RPCs that stream: work items to workers, histories to clients."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 
@@ -7,7 +8,7 @@ import grpc
 
 from durabletask_sql.errors import DurableTaskSqlError
 from durabletask_sql.protocol import taskhub_pb2 as pb
-from durabletask_sql.protocol.assembly import health_ping, history_chunk
+from durabletask_sql.protocol.assembly import history_chunk
 from durabletask_sql.sidecar.calls import Call, Context, ServedHub, parse
 from durabletask_sql.sidecar.errors import status_of
 from durabletask_sql.sidecar.workers import ConnectedWorker
@@ -39,31 +40,29 @@ class Streams:
             request = parse(pb.GetWorkItemsRequest, data)
         except DurableTaskSqlError as error:
             await context.abort(*status_of(error))
+        name = call.worker  # not to be asked for later: gRPC's context is gone when the stream has ended
         worker = ConnectedWorker(
-            call.board, f"{call.worker} {call.agents}",
+            call.board, f"{name} {call.agents}",
             request.maxConcurrentOrchestrationWorkItems or self._default_slots,
             request.maxConcurrentActivityWorkItems or self._default_slots)
-        _log.info("worker connected: %s", call.worker)
+        _log.info("worker connected: %s", name)
         self._workers.add(worker)
         call.board.connect(worker)
+        pings = asyncio.create_task(self._ping(worker))
         try:
-            async for item in self._items(worker):
+            while (item := await worker.next()) is not None:
                 yield item
         finally:
+            pings.cancel()
             self._workers.discard(worker)
             call.board.disconnect(worker)
-            _log.info("worker disconnected: %s", call.worker)
+            _log.info("worker disconnected: %s", name)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
-    async def _items(self, worker: ConnectedWorker) -> AsyncIterator[bytes]:
-        while not self._closing:
-            try:
-                item = await worker.next(self._ping_seconds)
-            except TimeoutError:
-                item = health_ping()
-            if item is None:
-                return
-            yield item
+    async def _ping(self, worker: ConnectedWorker) -> None:
+        while True:
+            await asyncio.sleep(self._ping_seconds)
+            worker.ping()
 
     async def stream_instance_history(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
         """Send the committed history of an instance, a page a message."""

@@ -6,6 +6,7 @@ from durabletask_sql.ports.work import ActivityItem, TurnItem, WorkBoard
 from durabletask_sql.protocol.assembly import (
     activity_request,
     activity_work_item,
+    health_ping,
     orchestrator_request,
     turn_work_item,
 )
@@ -13,6 +14,7 @@ from durabletask_sql.protocol.assembly import (
 # What gRPC clients read in one message unless told otherwise, as all SDKs but JavaScript's leave it.
 _MESSAGE_LIMIT = 4 * 1024 * 1024
 _UNLIMITED_AGENT = "grpc-node-js"
+_PING = health_ping()
 
 
 class ConnectedWorker:
@@ -63,11 +65,13 @@ class ConnectedWorker:
             self._refusals.add(task)
             task.add_done_callback(self._refusals.discard)
 
-    async def next(self, seconds: float) -> bytes | None:
-        """Return the next item; None when the stream should end. Raises TimeoutError after so many seconds."""
-        if not self._items.empty():
-            return self._items.get_nowait()
-        return await asyncio.wait_for(self._items.get(), seconds)
+    async def next(self) -> bytes | None:
+        """Return the next item; None when the stream should end."""
+        return await self._items.get()
+
+    def ping(self) -> None:
+        """Say on the stream that it is alive: some SDKs give up one that is silent for two minutes."""
+        self._items.put_nowait(_PING)
 
     def end(self) -> None:
         """End the stream after what is queued."""

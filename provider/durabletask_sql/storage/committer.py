@@ -42,6 +42,7 @@ from durabletask_sql.storage.texts import fill
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 6
+_SHORT_ITEMS = 16
 
 
 class SqlCommitter:
@@ -55,7 +56,8 @@ class SqlCommitter:
 
     async def commit(self, group: Group) -> Committed:
         """Commit a group; a bad item leaves it, with its outcome saying why, and the others commit."""
-        return await self._database.committer.run(lambda session: self.commit_on(session, group))
+        short = len(group.items) <= _SHORT_ITEMS
+        return await self._database.committer.run(lambda session: self.commit_on(session, group), short=short)
 
     async def commit_alone(self, group: Group) -> Committed:
         """Commit a group of one item on a connection of its own, beside the committer."""
@@ -67,7 +69,8 @@ class SqlCommitter:
 
     async def load(self, load: Load) -> Loaded:
         """Claim and read."""
-        return await self._database.committer.run(lambda session: self.load_on(session, load))
+        short = not load.scan and len(load.claims) + len(load.fresh) <= _SHORT_ITEMS
+        return await self._database.committer.run(lambda session: self.load_on(session, load), short=short)
 
     def load_on(self, session: Session, load: Load) -> Loaded:
         """Claim and read on this session, on this thread."""
@@ -106,7 +109,7 @@ class SqlCommitter:
         """Tell whether another process may have written since the last call."""
         if not self._database.is_sqlite:
             return True
-        version = await self._database.committer.run(_data_version)
+        version = await self._database.committer.run(_data_version, short=True)
         changed, self._version = version != self._version, version
         return changed
 

@@ -3,7 +3,7 @@
 import time
 
 from durabletask_sql.storage.dialect import PostgresCompiler, SqliteCompiler
-from durabletask_sql.storage.lanes import Lane
+from durabletask_sql.storage.lanes import Lane, NearLane
 from durabletask_sql.storage.postgres import PostgresSession
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.sqlite import SqliteSession
@@ -17,9 +17,9 @@ _BLOCKED_THREADS = 8
 class Database:
     """The lanes of one database.
 
-    On SQLite one thread writes for the whole process, so that its writers never contend; `committer`, `clients`,
+    On SQLite one session writes for the whole process, so that its writers never contend: `committer`, `clients`,
     `leases` and `solo` are the same lane there. On PostgreSQL each has threads and connections of its own, and
-    `blocked` takes what another session keeps waiting.
+    `blocked` takes what another session keeps waiting. `points` reads single instances.
     """
 
     def __init__(self, url: DatabaseUrl, *, idle_timeout_ms: int, allow_unsafe: bool) -> None:
@@ -28,11 +28,13 @@ class Database:
         self.is_sqlite = url.dialect == SQLITE
         if self.is_sqlite:
             compiler = SqliteCompiler()
-            writer: Lane[Session] = Lane("writer", 1, lambda: SqliteSession(url.location, compiler, writer=True))
+            writer: Lane[Session] = NearLane("writer", lambda: SqliteSession(url.location, compiler, writer=True))
             self.committer = self.clients = self.leases = self.solo = self.blocked = writer
+            self.points: Lane[Session] = NearLane(
+                "point", lambda: SqliteSession(url.location, compiler, writer=False))
             self.readers: Lane[Session] = Lane(
                 "reader", _READ_THREADS, lambda: SqliteSession(url.location, compiler, writer=False))
-            self._lanes: tuple[Lane[Session], ...] = (writer, self.readers)
+            self._lanes: tuple[Lane[Session], ...] = (writer, self.points, self.readers)
         else:
             shared = PostgresCompiler()
 
@@ -45,7 +47,7 @@ class Database:
             self.blocked = Lane("blocked", _BLOCKED_THREADS, open_session)
             self.leases = Lane("lease", 1, open_session)
             self.solo = Lane("solo", _CLIENT_THREADS, open_session)
-            self.readers = Lane("reader", _READ_THREADS, open_session)
+            self.readers = self.points = Lane("reader", _READ_THREADS, open_session)
             self._lanes = (self.committer, self.clients, self.blocked, self.leases, self.solo, self.readers)
 
     async def close(self) -> None:

@@ -5,6 +5,10 @@ class TransactionError(Exception):
     """Base: the transaction was rolled back (or is unknown, where said) and nothing of it remains."""
 
 
+class WouldWaitError(Exception):
+    """A session that may not wait would have to, for another process's transaction; nothing was changed."""
+
+
 class LockTimeoutError(TransactionError):
     """Another session held a row of `table` for longer than the lock timeout."""
 

@@ -98,26 +98,34 @@ class GroupAttempt:
     # Flush 1
 
     def _lock_and_read(self) -> Read:
-        group, session = self._group, self._session
-        instances, tasks = set[InstanceKey](), set[tuple[int, int]]()
+        """Lock what the items need. What is not there to be locked is read plainly: it is locked by another, or gone."""
+        group = self._group
+        instances, children, tasks = set[InstanceKey](), set[InstanceKey](), set[tuple[int, int]]()
         for item in group.items:
             if isinstance(item, TurnCheckpoint):
                 instances.add(item.key)
-                instances.update(child.row.key for child in item.children)
+                children.update(child.row.key for child in item.children)
             elif isinstance(item, ActivityCompletion):
                 tasks.add((item.key.partition, item.seq))
             elif isinstance(item, Quarantine) and item.activity is not None:
                 tasks.add((item.key.partition, item.activity[0]))
         partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in self._named_partitions()])
-        keys, task_keys = sorted(instances), sorted(tasks)
-        locked = self._send(sql.READ_FENCES if self._one_writer else sql.LOCK_FENCES, keys)
-        locked_tasks = self._send(sql.READ_TASKS if self._one_writer else sql.LOCK_TASKS, task_keys)
-        plain = locked if self._one_writer else self._send(sql.READ_FENCES, keys)
-        plain_tasks = locked_tasks if self._one_writer else self._send(sql.READ_TASKS, task_keys)
-        session.flush()
+        locks = not self._one_writer
+        locked = self._send(sql.LOCK_FENCES if locks else sql.READ_FENCES, sorted(instances | children))
+        locked_tasks = self._send(sql.LOCK_TASKS if locks else sql.READ_TASKS, sorted(tasks))
+        # Ids of new children are seldom there: asking at once saves a round trip.
+        plain = self._send(sql.READ_FENCES, sorted(children)) if locks else Reply()
+        self._session.flush()
+        fences, tokens = _fences(locked), _tokens(locked_tasks)
+        plain_fences, plain_tokens = {**_fences(plain), **fences}, tokens
+        if locks and (instances - fences.keys() or tasks - tokens.keys()):
+            missing = self._send(sql.READ_FENCES, sorted(instances - fences.keys()))
+            missing_tasks = self._send(sql.READ_TASKS, sorted(tasks - tokens.keys()))
+            self._session.flush()
+            plain_fences, plain_tokens = {**_fences(missing), **plain_fences}, {**_tokens(missing_tasks), **tokens}
         ours = frozenset(partition for partition, owner, epoch in partitions.rows
                          if owner == group.host_id and epoch == group.epochs.get(partition))
-        return Read(ours, _fences(locked), _fences(plain), _tokens(locked_tasks), _tokens(plain_tasks))
+        return Read(ours, fences, plain_fences, tokens, plain_tokens)
 
     def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
         """Send a batch; a statement without rows is not sent."""

@@ -92,8 +92,8 @@ class SqlInstances:
 
     async def get(self, key: InstanceKey, *, payloads: bool) -> InstanceState | None:
         """Return the committed state of one instance."""
-        return await self._database.readers.run(lambda session: _read(
-            session, lambda: read_instance(session, self._hub.hub_id, key, payloads=payloads)))
+        return await self._database.points.run(lambda session: _read(
+            session, lambda: read_instance(session, self._hub.hub_id, key, payloads=payloads)), short=True)
 
     async def statuses(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, Status]:
         """Return the committed statuses of those that exist, in one statement."""

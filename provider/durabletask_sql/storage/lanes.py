@@ -1,12 +1,19 @@
-"""Threads that own connections: the drivers are synchronous, everything above is not."""
+"""Threads that own connections: the drivers are synchronous, everything above is not.
+
+Short work on a local SQLite file runs on the event loop itself: a hand-over to a thread and back costs several times
+what a small transaction does. Where the file is slow, or another process is in the way, a thread waits for it.
+"""
 
 import asyncio
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock, local
 from typing import Generic, TypeVar
 
+from durabletask_sql.storage.faults import WouldWaitError
 from durabletask_sql.storage.session import Session
+from durabletask_sql.storage.sqlite import SqliteSession
 
 S = TypeVar("S", bound=Session)
 T = TypeVar("T")
@@ -23,8 +30,12 @@ class Lane(Generic[S]):
         self._sessions: list[S] = []
         self._lock = Lock()
 
-    async def run(self, work: Callable[[S], T]) -> T:
-        """Run `work` with a session on a thread of this lane; transactions it leaves open are rolled back."""
+    async def run(self, work: Callable[[S], T], *, short: bool = False) -> T:
+        """Run `work` with a session on a thread of this lane; transactions it leaves open are rolled back.
+
+        `short` says that it takes little time unless the database is slow or somebody is in the way.
+        """
+        del short  # every piece of work goes to a thread here
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, work)
 
     def _call(self, work: Callable[[S], T]) -> T:
@@ -33,14 +44,68 @@ class Lane(Generic[S]):
             session = self._local.session = self._open()
             with self._lock:
                 self._sessions.append(session)
-        try:
-            return work(session)
-        except BaseException:
-            session.rollback()
-            raise
+        return attempt(session, work)
 
     async def close(self) -> None:
         """Wait for what is under way and close the sessions."""
         await asyncio.to_thread(self._pool.shutdown)
         for session in self._sessions:
             session.close()
+
+
+class NearLane(Lane[Session]):
+    """A lane on a SQLite file: short work runs on the event loop while the file is fast and the one thread idle.
+
+    The loop and the thread use the same session, never at the same time.
+    """
+
+    SLOW_SECONDS = 0.001
+    _WEIGHT = 0.1
+
+    def __init__(self, name: str, open_session: Callable[[], SqliteSession]) -> None:
+        """Name the lane; nothing is opened yet."""
+        super().__init__(name, 1, open_session)
+        self._open_near = open_session
+        self._session: SqliteSession | None = None
+        self._away = 0  # pieces of work that the thread has, or is about to get
+        self._pace = 0.0  # seconds that short work took, averaged over the last pieces
+
+    async def run(self, work: Callable[[Session], T], *, short: bool = False) -> T:
+        """Run `work` on the loop if it is short and nothing is in the way, else on the thread."""
+        if short and not self._away and self._pace < self.SLOW_SECONDS:
+            try:
+                return self._timed(work, may_wait=False)
+            except WouldWaitError:
+                pass
+        with self._lock:
+            self._away += 1
+        future = self._pool.submit(self._timed if short else self._untimed, work)
+        future.add_done_callback(self._came_back)  # also when the caller has given up meanwhile
+        return await asyncio.wrap_future(future)
+
+    def _came_back(self, _: "Future[T]") -> None:
+        with self._lock:
+            self._away -= 1
+
+    def _timed(self, work: Callable[[Session], T], *, may_wait: bool = True) -> T:
+        began = time.perf_counter()
+        try:
+            return self._untimed(work, may_wait=may_wait)
+        finally:
+            self._pace += (time.perf_counter() - began - self._pace) * self._WEIGHT
+
+    def _untimed(self, work: Callable[[Session], T], *, may_wait: bool = True) -> T:
+        if self._session is None:
+            self._session = self._open_near()
+            self._sessions.append(self._session)
+        self._session.may_wait = may_wait
+        return attempt(self._session, work)
+
+
+def attempt(session: S, work: Callable[[S], T]) -> T:
+    """Run `work` with a session; a transaction that it leaves open by an error is rolled back."""
+    try:
+        return work(session)
+    except BaseException:
+        session.rollback()
+        raise

@@ -13,7 +13,7 @@ from durabletask_sql.storage.database import Database, process_time
 from durabletask_sql.storage.dialect import BIGINT, TEXT, Statement, no_source
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
 from durabletask_sql.storage.session import Session
-from durabletask_sql.storage.statements import HUB
+from durabletask_sql.storage.statements import HUB, ZERO
 from durabletask_sql.storage.tables import activity_queue, hosts, partitions
 
 _MICROSECONDS = 1_000_000
@@ -64,7 +64,7 @@ RELEASE_PARTITIONS = Statement("partitions", lambda v: update(partitions).where(
 
 # Claims of hosts that are gone: the owner 0 is "unclaimed" and stays.
 RELEASE_DEAD_TASKS = Statement("activity_queue", no_source(lambda: update(activity_queue).where(
-    activity_queue.c.hub_id == HUB, and_(activity_queue.c.host > 0, activity_queue.c.host.not_in(
+    activity_queue.c.hub_id == HUB, and_(activity_queue.c.host > ZERO, activity_queue.c.host.not_in(
         select(hosts.c.host_id).where(hosts.c.hub_id == HUB)))).values(host=0, token=0)))
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import SIZES, Executable, Row, SqliteCompiler, Statement
-from durabletask_sql.storage.faults import RefusedError, ShortWriteError
+from durabletask_sql.storage.faults import RefusedError, ShortWriteError, WouldWaitError
 from durabletask_sql.storage.session import Reply
 from durabletask_sql.storage.wal import WalKeeper
 
@@ -46,7 +46,11 @@ def connect(path: str, *, writer: bool) -> sqlite3.Connection:
 
 
 class SqliteSession:
-    """A session on one SQLite connection."""
+    """A session on one SQLite connection.
+
+    `may_wait` False: it raises WouldWaitError instead of waiting for another process's transaction, and leaves to
+    others what takes long.
+    """
 
     def __init__(self, path: str, compiler: SqliteCompiler, *, writer: bool) -> None:
         """Open the connection."""
@@ -54,6 +58,7 @@ class SqliteSession:
         self._compiler = compiler
         self._path = path
         self._wal = WalKeeper(path) if writer else None
+        self.may_wait = True
 
     def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
         """Take the write lock, waiting for another process's transaction as long as it takes.
@@ -70,6 +75,8 @@ class SqliteSession:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     message = f"the SQLite file {self._path!r} cannot be written: {error}"
                     raise UnavailableError(message) from error
+                if not self.may_wait:
+                    raise WouldWaitError from error
                 now = time.monotonic()
                 if now >= report:
                     _log.warning("another process has held the write lock of %r for %.1f s: nothing can be committed "
@@ -113,7 +120,7 @@ class SqliteSession:
             message = f"the SQLite file {self._path!r} could not commit, nothing was changed: {error}"
             raise UnavailableError(message) from error
         if self._wal is not None:
-            self._wal.after_commit(self._connection)
+            self._wal.after_commit(self._connection if self.may_wait else None)
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open."""

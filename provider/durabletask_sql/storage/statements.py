@@ -54,6 +54,7 @@ from durabletask_sql.storage.tables import (
 Types = dict[str, TypeEngine[Any]]
 
 HUB = bindparam("hub", type_=INTEGER)
+ZERO = literal_column("0", INTEGER)  # not a parameter: the planner shows by it that a partial index serves
 SEQS: Types = {"partition": INTEGER, "seq": BIGINT}
 KEYS: Types = {"partition": INTEGER, "instance_id": TEXT}
 EXECUTIONS: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT}
@@ -252,7 +253,7 @@ HELD = Statement("control_queue", lambda v: (
 SCAN = Statement("control_queue", no_source(lambda: (
     select(control_queue.c.instance_id)
     .where(control_queue.c.hub_id == HUB, control_queue.c.partition == bindparam("partition", type_=INTEGER),
-           control_queue.c.held_epoch >= 0, control_queue.c.held_epoch < bindparam("epoch", type_=BIGINT))
+           control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < bindparam("epoch", type_=BIGINT))
     .order_by(control_queue.c.held_epoch.desc(), control_queue.c.seq)
     .limit(bindparam("room", type_=BIGINT)))))
 
@@ -277,7 +278,8 @@ def _claim_timers(v: FromClause) -> Executable:
     due = timers.alias("due")
     epoch = bindparam("epoch", type_=BIGINT)
     picked = (select(*rows_of(due)).where(
-        due.c.hub_id == HUB, due.c.partition == bindparam("partition", type_=INTEGER), due.c.held_epoch < epoch,
+        due.c.hub_id == HUB, due.c.partition == bindparam("partition", type_=INTEGER),
+        due.c.held_epoch >= ZERO, due.c.held_epoch < epoch,
         due.c.fire_at <= bindparam("horizon", type_=BIGINT))
         .order_by(due.c.fire_at, due.c.seq).limit(bindparam("room", type_=BIGINT))
         .with_for_update(key_share=True, skip_locked=True))
@@ -296,7 +298,7 @@ _TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.
 
 def _claim_tasks(v: FromClause) -> Executable:
     free = activity_queue.alias("free")
-    picked = (select(*rows_of(free)).where(free.c.hub_id == HUB, free.c.host == 0).order_by(free.c.seq)
+    picked = (select(*rows_of(free)).where(free.c.hub_id == HUB, free.c.host == ZERO).order_by(free.c.seq)
               .limit(bindparam("room", type_=BIGINT)).with_for_update(skip_locked=True))
     return (update(activity_queue).where(in_rows(activity_queue, v, picked))
             .values(host=bindparam("owner", type_=BIGINT), token=bindparam("claim", type_=BIGINT))
@@ -311,8 +313,8 @@ FIND_TASK = Statement("activity_queue", lambda v: (
 
 RELEASE_TASKS = Statement("activity_queue", lambda v: (
     update(activity_queue)
-    .where(activity_queue.c.hub_id == HUB, activity_queue.c.host == bindparam("owner", type_=BIGINT),
-           activity_queue.c.token.in_(select(v.c.token)))
+    .where(activity_queue.c.hub_id == HUB, activity_queue.c.host > ZERO,
+           activity_queue.c.host == bindparam("owner", type_=BIGINT), activity_queue.c.token.in_(select(v.c.token)))
     .values(host=0, token=0)), {"token": BIGINT})
 
 
@@ -321,12 +323,13 @@ def _pending() -> Executable:
     ours = and_(partitions.c.hub_id == HUB, partitions.c.owner == bindparam("owner", type_=BIGINT))
     queued = exists(select(literal_column("1")).select_from(control_queue).where(
         control_queue.c.hub_id == partitions.c.hub_id, control_queue.c.partition == partitions.c.partition,
-        control_queue.c.held_epoch >= 0, control_queue.c.held_epoch < partitions.c.epoch))
+        control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < partitions.c.epoch))
     delayed = exists(select(literal_column("1")).select_from(timers).where(
         timers.c.hub_id == partitions.c.hub_id, timers.c.partition == partitions.c.partition,
-        timers.c.held_epoch < partitions.c.epoch, timers.c.fire_at <= bindparam("horizon", type_=BIGINT)))
+        timers.c.held_epoch >= ZERO, timers.c.held_epoch < partitions.c.epoch,
+        timers.c.fire_at <= bindparam("horizon", type_=BIGINT)))
     free = exists(select(literal_column("1")).select_from(activity_queue).where(
-        activity_queue.c.hub_id == HUB, activity_queue.c.host == 0))
+        activity_queue.c.hub_id == HUB, activity_queue.c.host == ZERO))
     return union_all(
         select(literal_column("'queue'"), partitions.c.partition).where(ours, queued),
         select(literal_column("'timers'"), partitions.c.partition).where(ours, delayed),

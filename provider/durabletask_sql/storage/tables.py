@@ -26,6 +26,10 @@ metadata = MetaData()
 KEY: TypeEngine[str] = Text().with_variant(Text(collation="C"), "postgresql")
 SEQUENCE: TypeEngine[int] = BigInteger().with_variant(Integer, "sqlite")
 
+# True of every row, but only a statement about held_epoch can show it: PostgreSQL must not look rows up by (hub,
+# partition, seq) in an index that has other columns between, which it otherwise may as long as a table is small.
+_HELD = text("held_epoch >= -1")
+
 task_hubs = Table(
     "task_hubs", metadata,
     Column("hub_id", Integer, Identity(), primary_key=True),
@@ -130,7 +134,7 @@ control_queue = Table(
     Column("held_epoch", BigInteger, nullable=False),
     Column("events", LargeBinary, nullable=False),
     PrimaryKeyConstraint("hub_id", "partition", "seq"),
-    Index("ix_control_queue_held", "hub_id", "partition", text("held_epoch DESC"), "seq"),
+    Index("ix_control_queue_held", "hub_id", "partition", text("held_epoch DESC"), "seq", postgresql_where=_HELD),
     Index("ix_control_queue_instance", "hub_id", "instance_id", "seq"),
 )
 
@@ -146,7 +150,7 @@ timers = Table(
     Column("held_epoch", BigInteger, nullable=False),
     Column("events", LargeBinary, nullable=False),
     PrimaryKeyConstraint("hub_id", "partition", "seq"),
-    Index("ix_timers_due", "hub_id", "partition", "held_epoch", "fire_at"),
+    Index("ix_timers_due", "hub_id", "partition", "held_epoch", "fire_at", postgresql_where=_HELD),
     Index("ix_timers_instance", "hub_id", "instance_id", "seq"),
 )
 
@@ -165,7 +169,7 @@ activity_queue = Table(
     Column("failed_deliveries", Integer, nullable=False, server_default=text("0")),
     Column("event", LargeBinary, nullable=False),
     PrimaryKeyConstraint("hub_id", "partition", "seq"),
-    Index("ix_activity_queue_host", "hub_id", "host", "seq"),
+    Index("ix_activity_queue_host", "hub_id", "host", "seq", postgresql_where=text("host >= 0")),
     Index("ix_activity_queue_instance", "hub_id", "instance_id", "seq"),
 )
 

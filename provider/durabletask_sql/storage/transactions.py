@@ -57,7 +57,7 @@ async def transact(database: Database, work: Work[T]) -> T:
     Raises UnavailableError when nothing was changed, OutcomeUnknownError when that cannot be told.
     """
     try:
-        return await database.clients.run(lambda session: _run(session, work, with_id=not database.is_sqlite))
+        return await database.clients.run(lambda session: _run(session, work, with_id=not database.is_sqlite), short=True)
     except LockTimeoutError as error:
         first = error
     # Another session holds a row that it needs: off the hot threads, so that other ids do not wait with it.

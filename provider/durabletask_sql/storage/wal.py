@@ -27,8 +27,8 @@ class WalKeeper:
         self._running: Future[None] | None = None
         self._commits = 0
 
-    def after_commit(self, writer: sqlite3.Connection) -> None:
-        """Note a commit of the writer; now and then look whether the log is long."""
+    def after_commit(self, writer: sqlite3.Connection | None) -> None:
+        """Note a commit; now and then look whether the log is long. `writer` is None when it has no time to help."""
         self._commits += 1
         if self._commits % _COMMITS_BETWEEN_LOOKS:
             return
@@ -40,7 +40,7 @@ class WalKeeper:
             return
         if self._running is None or self._running.done():
             self._running = self._pool.submit(self._copy)
-        elif size >= HARD_BYTES:
+        elif size >= HARD_BYTES and writer is not None:
             self._running.result()
             writer.execute("PRAGMA wal_checkpoint(RESTART)")
 

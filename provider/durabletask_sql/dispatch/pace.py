@@ -1,0 +1,45 @@
+"""When a group has gathered enough: a group of several items costs hardly more than a group of one.
+
+A commit waits a moment for others when, at the pace at which items arrived lately, some will come within it. An item
+that nobody follows (one orchestration running alone, say) never waits.
+"""
+
+import asyncio
+
+WINDOW_SECONDS = 0.002
+ENOUGH_ITEMS = 5  # SDK workers block a thread of few in each completion: waiting for more would starve them
+_WEIGHT = 0.125
+_LONGEST_GAP_SECONDS = 1.0
+_NEVER = 1 << 62
+
+
+class Pace:
+    """The pace of arrivals, and the wait that it justifies."""
+
+    def __init__(self) -> None:
+        """Begin slow: nothing waits."""
+        self._gap = _LONGEST_GAP_SECONDS  # seconds between two arrivals, averaged over the last ones
+        self._last = 0.0
+        self._wanted = _NEVER
+        self._enough = asyncio.Event()
+
+    def arrived(self, at: float, waiting: int) -> None:
+        """Note an arrival, at this time in seconds; so many items wait now, this one among them."""
+        self._gap += (min(at - self._last, _LONGEST_GAP_SECONDS) - self._gap) * _WEIGHT
+        self._last = at
+        if waiting >= self._wanted:
+            self._enough.set()
+
+    async def gather(self, waiting: int, outstanding: int) -> None:
+        """Wait until enough items have arrived, or a moment has passed; `outstanding` could still arrive."""
+        # Whatever was handed out on the way here goes out before a commit keeps the loop busy.
+        await asyncio.sleep(0)
+        expected = min(ENOUGH_ITEMS, waiting + outstanding, waiting + int(WINDOW_SECONDS / self._gap))
+        if expected <= waiting:
+            return
+        self._wanted = expected
+        self._enough.clear()
+        timer = asyncio.get_running_loop().call_later(WINDOW_SECONDS, self._enough.set)
+        await self._enough.wait()
+        timer.cancel()
+        self._wanted = _NEVER
