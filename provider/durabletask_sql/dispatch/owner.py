@@ -130,6 +130,7 @@ class Owner:
                 await self._event.wait()
             self._idle.clear()
             if self._pending:
+                await asyncio.sleep(0)  # what was handed out goes out before a commit keeps the loop busy
                 await self._pace.gather(len(self._pending), self._events.outstanding())
             self._event.clear()
             try:

@@ -32,8 +32,6 @@ class Pace:
 
     async def gather(self, waiting: int, outstanding: int) -> None:
         """Wait until enough items have arrived, or a moment has passed; `outstanding` could still arrive."""
-        # Whatever was handed out on the way here goes out before a commit keeps the loop busy.
-        await asyncio.sleep(0)
         expected = min(ENOUGH_ITEMS, waiting + outstanding, waiting + int(WINDOW_SECONDS / self._gap))
         if expected <= waiting:
             return

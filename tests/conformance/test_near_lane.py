@@ -1,0 +1,120 @@
+"""Short work on SQLite runs on the event loop, unless somebody or something is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from durabletask_sql.storage.dialect import SqliteCompiler
+from durabletask_sql.storage.lanes import NearLane
+from durabletask_sql.storage.sqlite import SqliteSession
+
+
+@pytest.fixture
+def path(tmp_path):
+    found = str(tmp_path / "lane.db")
+    sqlite3.connect(found).execute("CREATE TABLE one (x)").connection.close()
+    return found
+
+
+@pytest.fixture
+def run(path):
+    def runner(test):
+        async def main():
+            lane = NearLane("test", lambda: SqliteSession(path, SqliteCompiler(), writer=True))
+            try:
+                await asyncio.wait_for(test(lane), 20)
+            finally:
+                await lane.close()
+
+        asyncio.run(main())
+    return runner
+
+
+def transaction(session):
+    """An empty transaction; returns the thread that it ran on."""
+    session.begin()
+    session.commit()
+    return threading.get_ident()
+
+
+def test_short_work_runs_on_the_loop_and_long_work_on_the_thread(run):
+    async def test(lane):
+        here = threading.get_ident()
+        assert await lane.run(transaction, short=True) == here
+        assert await lane.run(transaction) != here
+
+    run(test)
+
+
+def test_work_that_would_wait_for_another_process_goes_to_the_thread(run, path):
+    async def test(lane):
+        assert await lane.run(transaction, short=True) == threading.get_ident()
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.ensure_future(lane.run(transaction, short=True))
+        await asyncio.sleep(0)
+        assert not waiting.done()  # and the loop runs
+        other.execute("COMMIT")
+        assert await waiting != threading.get_ident()
+        other.close()
+
+    run(test)
+
+
+def test_the_loop_stays_off_the_session_while_the_thread_has_it_even_if_its_caller_gave_up(run):
+    async def test(lane):
+        begun, go_on = threading.Event(), threading.Event()
+
+        def long(session):
+            session.begin()
+            begun.set()
+            go_on.wait(10)
+            session.commit()
+
+        caller = asyncio.ensure_future(lane.run(long))
+        await asyncio.to_thread(begun.wait, 10)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        following = asyncio.ensure_future(lane.run(transaction, short=True))
+        await asyncio.sleep(0)
+        assert not following.done()
+        go_on.set()
+        assert await following != threading.get_ident()
+
+    run(test)
+
+
+def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_it_is_fast_again(run):
+    async def test(lane):
+        def slowly(session):
+            time.sleep(20 * NearLane.SLOW_SECONDS)  # the file, not the test, takes its time
+            return transaction(session)
+
+        here = threading.get_ident()
+        assert await lane.run(slowly, short=True) == here
+        assert await lane.run(transaction, short=True) != here
+        for _ in range(100):
+            if await lane.run(transaction, short=True) == here:
+                return
+        pytest.fail("the lane never came back to the loop")
+
+    run(test)
+
+
+def test_a_failure_on_the_loop_is_rolled_back(run):
+    async def test(lane):
+        def fails(session):
+            session.begin()
+            raise KeyError("one")
+
+        with pytest.raises(KeyError):
+            await lane.run(fails, short=True)
+        assert await lane.run(transaction, short=True)
+
+    run(test)

@@ -1,0 +1,79 @@
+"""When a commit waits for others: only when, at the pace of late, some will come."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from durabletask_sql.dispatch.pace import ENOUGH_ITEMS, Pace
+
+BRISK, SLOW = 0.0001, 0.5  # seconds between arrivals
+
+
+def paced(gap: float) -> tuple[Pace, float]:
+    """A pace after many arrivals, and the time of the last."""
+    pace = Pace()
+    for number in range(200):
+        pace.arrived(number * gap, 1)
+    return pace, 199 * gap
+
+
+def run(test):
+    async def main():
+        await asyncio.wait_for(test(), 10)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("gap", "waiting", "outstanding"), [
+    (SLOW, 1, 100),  # nobody is expected in time
+    (BRISK, 1, 0),  # nobody is out who could come
+    (BRISK, ENOUGH_ITEMS, 100),  # enough are there
+])
+def test_a_commit_does_not_wait_for_nobody(gap, waiting, outstanding, monkeypatch):
+    monkeypatch.setattr("durabletask_sql.dispatch.pace.WINDOW_SECONDS", 60.0 if gap == BRISK else 0.002)
+
+    async def test():
+        pace, _ = paced(gap)
+        await pace.gather(waiting, outstanding)
+
+    run(test)
+
+
+def test_a_commit_waits_until_enough_have_come(monkeypatch):
+    monkeypatch.setattr("durabletask_sql.dispatch.pace.WINDOW_SECONDS", 60.0)
+
+    async def test():
+        pace, last = paced(BRISK)
+        gathering = asyncio.ensure_future(pace.gather(1, 100))
+        for waiting in range(2, ENOUGH_ITEMS):
+            await asyncio.sleep(0)
+            last += BRISK
+            pace.arrived(last, waiting)
+            assert not gathering.done()
+        pace.arrived(last, ENOUGH_ITEMS)
+        await gathering
+
+    run(test)
+
+
+def test_a_commit_waits_no_longer_than_for_all_that_are_out(monkeypatch):
+    monkeypatch.setattr("durabletask_sql.dispatch.pace.WINDOW_SECONDS", 60.0)
+
+    async def test():
+        pace, last = paced(BRISK)
+        gathering = asyncio.ensure_future(pace.gather(1, 1))
+        await asyncio.sleep(0)
+        pace.arrived(last, 2)
+        await gathering
+
+    run(test)
+
+
+def test_a_commit_goes_when_the_moment_has_passed():
+    async def test():
+        pace, _ = paced(BRISK)
+        await pace.gather(1, 100)  # nobody comes
+
+    run(test)
