@@ -47,3 +47,9 @@ def test_pages_hold_as_many_as_asked_for_and_prefixes_are_literal(seen):
 
 def test_an_ended_instance_is_started_again_under_its_id_and_under_a_new_one(seen):
     assert seen["restart"] == {"same": True, "again": completed(4), "other": True, "fresh": completed(4)}
+
+
+def test_purge_by_criteria_takes_what_they_match_and_nothing_else(seen):
+    purged = seen["purge_by_criteria"]
+    assert (purged["count"], purged["failed"], purged["done"]) == (1, None, "COMPLETED")
+    assert "TimeoutException" in purged["late"]

@@ -105,3 +105,23 @@ def test_pages_hold_as_many_as_asked_for_and_prefixes_are_literal(seen):
 
 def test_purge_takes_the_children_along_when_recursive(seen):
     assert seen["purge_recursively"] == {"count": 2, "child": None}
+
+
+def test_ended_instances_are_listed_page_by_page_in_order_of_their_end(seen):
+    assert seen["list_ids"] == ["listed-1", "listed-2", "listed-3"]
+
+
+def test_purge_by_criteria_takes_what_they_match_and_nothing_else(seen):
+    assert seen["purge_by_criteria"] == {"count": 1, "failed": None, "done": "COMPLETED"}
+
+
+def test_an_ended_instance_is_restarted_under_its_id_or_a_new_one_with_its_tags(seen):
+    restart = seen["restart"]
+    assert (restart["same"], restart["again"], restart["tags"]) == (True, completed(4), {"kept": "yes"})
+    assert restart["other"] == completed(4)
+
+
+def test_a_running_instance_is_restarted_under_a_new_id_only(seen):
+    assert "cannot be restarted" in seen["restart"]["refused"]
+    assert seen["restart"]["twin"] == completed(["twin"])
+    assert "was not found" in seen["restart"]["nobody"]

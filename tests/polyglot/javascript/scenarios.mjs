@@ -2,7 +2,10 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { OrchestrationStatus, terminateOptions } from "@microsoft/durabletask-js";
+import { OrchestrationStatus, PurgeInstanceCriteria, terminateOptions } from "@microsoft/durabletask-js";
+
+/** Those that others would suffer from: they run when the others have ended. */
+export const ALONE = ["purge_by_criteria"];
 
 const SECONDS = 30;
 const MEGABYTE = 1_000_000;
@@ -322,6 +325,57 @@ export function scenarios(client) {
       await end(id);
       const purged = await client.purgeOrchestration(id, { recursive: true });
       return { count: purged.deletedInstanceCount, child: await status("purged-child") };
+    },
+
+    async list_ids() {
+      const from = new Date();
+      const ids = ["listed-1", "listed-2", "listed-3"];
+      for (const instanceId of ids) {
+        await run("empty", null, { instanceId });
+      }
+      const found = [];
+      let page;
+      do {
+        page = await client.listInstanceIds({ completedTimeFrom: from, pageSize: 2, lastInstanceKey: page?.continuationToken });
+        found.push(...page.values);
+      } while (page.hasMoreResults);
+      return found.filter((id) => ids.includes(id));
+    },
+
+    async purge_by_criteria() {
+      const from = new Date();
+      const failed = await start("failing", "to be purged");
+      const done = await start("empty");
+      await Promise.all([failed, done].map(end));
+      const criteria = new PurgeInstanceCriteria();
+      criteria.setCreatedTimeFrom(from);
+      criteria.setRuntimeStatusList([OrchestrationStatus.FAILED]);
+      const purged = await client.purgeOrchestration(criteria);
+      return { count: purged.deletedInstanceCount, failed: await status(failed), done: await status(done) };
+    },
+
+    async restart() {
+      const id = await start("chain", 4, { instanceId: "restarted", version: "3.0", tags: { kept: "yes" } });
+      await end(id);
+      const same = await client.restartOrchestration(id, false);
+      const again = await end(same);
+      const other = await client.restartOrchestration(id, true);
+      const live = await start("listener", 1);
+      await running(live);
+      const refused = await refusal(client.restartOrchestration(live, false));
+      const twin = await client.restartOrchestration(live, true);
+      await raise(twin, "news", "twin");
+      const result = {
+        same: same === id,
+        again: shown(again),
+        tags: again.tags,
+        other: other !== id && shown(await end(other)),
+        refused,
+        twin: shown(await end(twin)),
+        nobody: await refusal(client.restartOrchestration("restart-of-nobody", false)),
+      };
+      await client.terminateOrchestration(live);
+      return result;
     },
   };
 }

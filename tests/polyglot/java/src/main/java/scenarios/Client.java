@@ -14,6 +14,7 @@ import java.util.Map;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.function.Predicate;
 
 /** Runs scenarios beside each other and prints a line of JSON for each: {"scenario": ..., "result" or "error": ...}. */
 public final class Client {
@@ -26,13 +27,15 @@ public final class Client {
     public static void main(String[] arguments) throws InterruptedException {
         ManagedChannel channel = Connection.to(arguments[0], arguments[1]);
         DurableTaskClient client = new DurableTaskGrpcClientBuilder().grpcChannel(channel).build();
-        Map<String, Callable<Object>> known = new Scenarios(client).all();
+        Scenarios scenarios = new Scenarios(client);
         List<String> wanted = List.of(arguments).subList(2, arguments.length);
+        Predicate<Map.Entry<String, ?>> isWanted = one -> wanted.isEmpty() || wanted.contains(one.getKey());
         ExecutorService threads = Executors.newCachedThreadPool();
-        threads.invokeAll((wanted.isEmpty() ? known.keySet() : wanted).stream()
-                .map(name -> Executors.callable(() -> print(name, known.get(name))))
+        threads.invokeAll(scenarios.all().entrySet().stream().filter(isWanted)
+                .map(one -> Executors.callable(() -> print(one.getKey(), one.getValue())))
                 .toList());
         threads.shutdown();
+        scenarios.alone().entrySet().stream().filter(isWanted).forEach(one -> print(one.getKey(), one.getValue()));
         channel.shutdownNow();
     }
 

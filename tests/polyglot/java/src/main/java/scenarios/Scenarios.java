@@ -13,7 +13,6 @@ import com.microsoft.durabletask.PurgeInstanceCriteria;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -71,6 +70,13 @@ final class Scenarios {
         all.put("purge", this::purge);
         all.put("restart", this::restart);
         return all;
+    }
+
+    /** Those that others would suffer from: they run when the others have ended. */
+    Map<String, Callable<Object>> alone() {
+        Map<String, Callable<Object>> alone = new LinkedHashMap<>();
+        alone.put("purge_by_criteria", this::purgeByCriteria);
+        return alone;
     }
 
     private Object firstClock() throws Exception {
@@ -267,6 +273,23 @@ final class Scenarios {
         Map<String, Object> found = new HashMap<>();
         found.put("counts", counts);
         found.put("gone", status(done));
+        return found;
+    }
+
+    private Object purgeByCriteria() throws Exception {
+        Instant from = Instant.now();
+        String failed = start("failing", "to be purged");
+        String done = start("empty", null);
+        end(failed);
+        end(done);
+        PurgeInstanceCriteria criteria = new PurgeInstanceCriteria()
+                .setCreatedTimeFrom(from)
+                .setRuntimeStatusList(List.of(OrchestrationRuntimeStatus.FAILED));
+        Map<String, Object> found = new HashMap<>();
+        found.put("count", client.purgeInstances(criteria).getDeletedInstanceCount());
+        found.put("failed", status(failed));
+        found.put("done", status(done));
+        found.put("late", refusal(() -> client.purgeInstances(criteria.setTimeout(Duration.ofNanos(1)))));
         return found;
     }
 
