@@ -17,7 +17,7 @@ INVALID, NOT_FOUND, UNIMPLEMENTED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.Stat
 SERVED = {"Hello", "StartInstance", "GetInstance", "WaitForInstanceStart", "WaitForInstanceCompletion", "RaiseEvent",
           "TerminateInstance", "SuspendInstance", "ResumeInstance", "QueryInstances", "PurgeInstances", "GetWorkItems",
           "CompleteOrchestratorTask", "CompleteActivityTask", "AbandonTaskOrchestratorWorkItem",
-          "AbandonTaskActivityWorkItem", "StreamInstanceHistory", "ListInstanceIds", "RestartInstance",
+          "AbandonTaskActivityWorkItem", "StreamInstanceHistory", "ListInstanceIds", "RestartInstance", "RewindInstance",
           "SkipGracefulOrchestrationTerminations"}
 METHODS = pb.DESCRIPTOR.services_by_name["TaskHubSidecarService"].methods
 

@@ -27,6 +27,7 @@ from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.turn.apply import Turn, apply, end_pending
 from durabletask_sql.turn.intake import TurnLimits, take
 from durabletask_sql.turn.limits import bounded_result, within_limits
+from durabletask_sql.turn.rewind import shown
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Board:
         token = f"turn:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
         self._seats.open_turn(OpenTurn(token, mem, intake, seat))
         seat.executor.offer_turn(TurnItem(token, mem.key, row.execution_id, row.name, row.version,
-                                          tuple(mem.history), intake.new_events, row.trace))
+                                          shown(row, mem.history), intake.new_events, row.trace))
 
     def _discard(self, mem: InstanceMemory, seqs: tuple[int, ...], timers: tuple[int, ...]) -> None:
         """Delete rows that no turn will ever take; nothing else of the instance runs until that is done."""

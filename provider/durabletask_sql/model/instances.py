@@ -32,7 +32,8 @@ class InstanceRow:
     Times are microseconds since 1970 UTC. `row_version` is the fence of turns: it rises with each turn commit,
     re-creation, terminate of a pending instance, purge and rewind, and with nothing else. `history_count` is the
     number of events in the history of the current execution, and so the next sequence. `failure` and `trace` are
-    serialized TaskFailureDetails and OrchestrationTraceContext.
+    serialized TaskFailureDetails and OrchestrationTraceContext. `rewinds` counts how often this execution's history
+    was rewound: it then holds ExecutionRewound events, which workers must not see.
     """
 
     partition: int
@@ -54,6 +55,7 @@ class InstanceRow:
     parent: ParentLink | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     trace: bytes | None = None
+    rewinds: int = 0
 
     @property
     def key(self) -> InstanceKey:

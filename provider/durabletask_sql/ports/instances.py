@@ -12,6 +12,7 @@ from durabletask_sql.model.creation import CreationPolicy, Decision
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.messages import NewMessage
 from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery
+from durabletask_sql.model.rewinds import Rewind
 from durabletask_sql.model.status import Status
 
 
@@ -57,7 +58,7 @@ class Termination:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a write did: the instances that got rows and those that ended by it."""
+    """What a write did: the instances that got rows, and those that ended or began anew by it."""
 
     woken: frozenset[InstanceKey] = frozenset()
     ended: frozenset[InstanceKey] = frozenset()
@@ -85,6 +86,10 @@ class Instances(Protocol):
         """
         ...
 
+    async def rewind(self, plan: Rewind) -> bool:
+        """Carry out a rewind in one transaction; False, with nothing changed, when it does not fit any more."""
+        ...
+
     async def purge(self, executions: Mapping[InstanceKey, str | None]) -> frozenset[InstanceKey]:
         """Delete everything about those that have ended, in one transaction; return which.
 
@@ -94,6 +99,10 @@ class Instances(Protocol):
 
     async def get(self, key: InstanceKey, *, payloads: bool) -> InstanceState | None:
         """Return the committed state of one instance."""
+        ...
+
+    async def rows(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, InstanceRow]:
+        """Return the committed rows of those that exist, in one statement."""
         ...
 
     async def statuses(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, Status]:

@@ -80,6 +80,12 @@ def execution_resumed(now: int, reason: str | None) -> pb.HistoryEvent:
                            executionResumed=pb.ExecutionResumedEvent(input=text(reason)))
 
 
+def execution_rewound(now: int, reason: str | None, parent_execution_id: str | None) -> pb.HistoryEvent:
+    """A rewind; for a sub-orchestration it names the execution of its parent that waits for it now."""
+    body = pb.ExecutionRewoundEvent(reason=text(reason), parentExecutionId=text(parent_execution_id))
+    return pb.HistoryEvent(eventId=INPUT, timestamp=timestamp(now), executionRewound=body)
+
+
 def event_raised(now: int, name: str, data: str | None) -> pb.HistoryEvent:
     """An external event."""
     return pb.HistoryEvent(eventId=INPUT, timestamp=timestamp(now),

@@ -82,6 +82,11 @@ def retag(data: bytes, tag: bytes) -> bytes:
     return b"".join([delimited(tag, body) for body in iter_frames(data)])
 
 
+def without(data: bytes, kind: int) -> bytes:
+    """Return the same events less those that carry this field of HistoryEvent.eventType."""
+    return b"".join([delimited(_TAG_BYTES, body) for body in iter_frames(data) if event_kind(body) != kind])
+
+
 def _fail(offset: int, length: int, why: str) -> None:
     message = f"stored history is damaged at byte {offset} of {length}: {why}"
     raise MalformedFrameError(message)

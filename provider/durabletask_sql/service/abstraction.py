@@ -83,6 +83,13 @@ class OrchestrationService(Protocol):
         """
         ...
 
+    async def rewind(self, instance_id: str, reason: str | None) -> None:
+        """Let a failed instance begin again where it failed, with the sub-orchestrations that failed below it.
+
+        Raises NotFoundError, and FailedPreconditionError for one that has not failed.
+        """
+        ...
+
     async def terminate_now(self, instance_ids: Sequence[str], reason: str | None) -> list[str]:
         """End orchestrations at once, without their workers; return the ids of those that could not be ended so."""
         ...

@@ -18,6 +18,7 @@ from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.service.abstraction import NewInstance
 from durabletask_sql.service.purges import Purges
+from durabletask_sql.service.rewinds import Rewinds
 from durabletask_sql.service.validation import (
     check_batch,
     check_instance_id,
@@ -55,6 +56,7 @@ class Orchestrations:
         self._limits = limits
         self._owner = owner
         self._purges = Purges(instances, clock)
+        self._rewinds = Rewinds(hub, instances, clock)
         self.waiters = Waiters(instances.statuses)
 
     async def create(self, new: NewInstance) -> str:
@@ -159,6 +161,11 @@ class Orchestrations:
             message = (f"the instance '{instance_id}' has not ended and cannot be restarted under its id: terminate it "
                        "first, or ask for a new id")
             raise FailedPreconditionError(message) from error
+
+    async def rewind(self, instance_id: str, reason: str | None) -> None:
+        """Let a failed instance begin again where it failed, with the sub-orchestrations that failed below it."""
+        check_payload(reason, "reason", self._limits)
+        self._follow(await self._rewinds.rewind(self._checked_key(instance_id), reason))
 
     async def terminate_now(self, instance_ids: Sequence[str], reason: str | None) -> list[str]:
         """End orchestrations at once, without their workers; return the ids of those that could not be ended so."""

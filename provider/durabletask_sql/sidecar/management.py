@@ -1,4 +1,4 @@
-"""The RPCs that manage what there is: listing, restarting, ending at once, purging."""
+"""The RPCs that manage what there is: listing, restarting, rewinding, ending at once, purging."""
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -36,6 +36,11 @@ class ManagementMethods:
         """Start an instance again."""
         return pb.RestartInstanceResponse(instanceId=await call.service.restart(
             request.instanceId, with_new_id=request.restartWithNewInstanceId))
+
+    async def rewind_instance(self, call: Call, request: pb.RewindInstanceRequest) -> pb.RewindInstanceResponse:
+        """Let a failed instance begin again where it failed."""
+        await call.service.rewind(request.instanceId, optional(request.reason, present=request.HasField("reason")))
+        return pb.RewindInstanceResponse()
 
     async def skip_graceful_orchestration_terminations(
             self, call: Call, request: pb.SkipGracefulOrchestrationTerminationsRequest

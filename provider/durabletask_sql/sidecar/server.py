@@ -94,6 +94,7 @@ def _management(hubs: Mapping[str, ServedHub], methods: ManagementMethods
     return {
         "ListInstanceIds": unary(hubs, "ListInstanceIds", pb.ListInstanceIdsRequest, methods.list_instance_ids),
         "RestartInstance": unary(hubs, "RestartInstance", pb.RestartInstanceRequest, methods.restart_instance),
+        "RewindInstance": unary(hubs, "RewindInstance", pb.RewindInstanceRequest, methods.rewind_instance),
         "PurgeInstances": unary(hubs, "PurgeInstances", pb.PurgeInstancesRequest, methods.purge_instances),
         "SkipGracefulOrchestrationTerminations": unary(
             hubs, "SkipGracefulOrchestrationTerminations", pb.SkipGracefulOrchestrationTerminationsRequest,

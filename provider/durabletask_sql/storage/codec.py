@@ -19,20 +19,20 @@ def encode_instance(row: InstanceRow) -> tuple[object, ...]:
         row.partition, row.instance_id, row.execution_id, row.generation, row.row_version, row.name, row.version,
         int(row.status), row.created_at, row.updated_at, row.completed_at, row.scheduled_at, row.history_count,
         row.last_turn_at, encode_text(row.custom_status), row.failure, *links,
-        json.dumps(dict(row.tags)).encode() if row.tags else None, row.trace)
+        json.dumps(dict(row.tags)).encode() if row.tags else None, row.trace, row.rewinds)
 
 
 def decode_instance(values: tuple[Any, ...]) -> InstanceRow:
     """Return the model's row of the values of COLUMNS."""
     (partition, instance_id, execution_id, generation, row_version, name, version, status, created_at, updated_at,
      completed_at, scheduled_at, history_count, last_turn_at, custom_status, failure, parent_id, parent_execution,
-     parent_task, parent_name, parent_version, tags, trace) = values
+     parent_task, parent_name, parent_version, tags, trace, rewinds) = values
     parent = None if parent_id is None else ParentLink(parent_id, parent_execution, parent_task, parent_name,
                                                        parent_version)
     return InstanceRow(
         partition, instance_id, execution_id, generation, row_version, name, version, Status(status), created_at,
         updated_at, completed_at, scheduled_at, history_count, last_turn_at, decode_text(custom_status), failure,
-        parent, json.loads(tags) if tags else {}, trace)
+        parent, json.loads(tags) if tags else {}, trace, rewinds)
 
 
 def encode_text(text: str | None) -> bytes | None:

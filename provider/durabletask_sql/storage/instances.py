@@ -1,5 +1,6 @@
 """Clients' writes and reads in SQL: implements `ports.instances.Instances` for one hub."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from durabletask_sql.model.creation import Decision
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.messages import NewMessage
 from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery
+from durabletask_sql.model.rewinds import Rewind
 from durabletask_sql.model.status import TERMINAL, Status
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation, Sent, Termination
@@ -28,8 +30,10 @@ from durabletask_sql.storage.queries import (
     read_ended_page,
     read_instance,
     read_page,
+    read_rows,
     read_statuses,
 )
+from durabletask_sql.storage.rewind import pack_rewind, rewind
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import control_queue, instances
 from durabletask_sql.storage.termination import terminate, terminate_now
@@ -84,6 +88,11 @@ class SqlInstances:
             return Sent()
         return await transact(self._database, lambda session: terminate_now(session, self._hub, keys, reason, now))
 
+    async def rewind(self, plan: Rewind) -> bool:
+        """Carry out a rewind in one transaction; False, with nothing changed, when it does not fit any more."""
+        packed = await asyncio.to_thread(pack_rewind, plan)
+        return await transact(self._database, lambda session: rewind(session, self._hub.hub_id, plan, packed))
+
     async def purge(self, executions: Mapping[InstanceKey, str | None]) -> frozenset[InstanceKey]:
         """Delete everything about those that have ended, in one transaction; return which."""
         if not executions:
@@ -94,6 +103,13 @@ class SqlInstances:
         """Return the committed state of one instance."""
         return await self._database.points.run(lambda session: _read(
             session, lambda: read_instance(session, self._hub.hub_id, key, payloads=payloads)), short=True)
+
+    async def rows(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, InstanceRow]:
+        """Return the committed rows of those that exist, in one statement."""
+        if not keys:
+            return {}
+        return await self._database.readers.run(lambda session: _read(
+            session, lambda: read_rows(session, self._hub.hub_id, keys)))
 
     async def statuses(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, Status]:
         """Return the committed statuses of those that exist, in one statement."""

@@ -59,6 +59,11 @@ def read_instance(session: Session, hub_id: int, key: InstanceKey, *, payloads: 
     return next(iter(read_states(session, hub_id, rows, payloads=payloads)), None)
 
 
+def read_rows(session: Session, hub_id: int, keys: Sequence[InstanceKey]) -> dict[InstanceKey, InstanceRow]:
+    """Return the committed rows of those that exist."""
+    return {row.key: row for row in map(decode_instance, session.ask(READ_INSTANCES, keys, hub=hub_id))}
+
+
 def read_statuses(session: Session, hub_id: int, keys: Sequence[InstanceKey]) -> dict[InstanceKey, Status]:
     """Return the committed statuses of those that exist."""
     if not keys:

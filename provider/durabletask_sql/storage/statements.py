@@ -63,7 +63,8 @@ _INSTANCE_TYPES: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_
                           "created_at": BIGINT, "updated_at": BIGINT, "completed_at": BIGINT, "scheduled_at": BIGINT,
                           "history_count": BIGINT, "last_turn_at": BIGINT, "custom_status": BYTES, "failure": BYTES,
                           "parent_instance_id": TEXT, "parent_execution_id": TEXT, "parent_task_id": INTEGER,
-                          "parent_name": TEXT, "parent_version": TEXT, "tags": BYTES, "trace": BYTES}
+                          "parent_name": TEXT, "parent_version": TEXT, "tags": BYTES, "trace": BYTES,
+                          "rewinds": INTEGER}
 
 
 def by_key(table: Table, v: FromClause) -> ColumnElement[bool]:

@@ -87,6 +87,7 @@ instances = Table(
     Column("parent_version", Text),
     Column("tags", LargeBinary),  # a JSON object
     Column("trace", LargeBinary),
+    Column("rewinds", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("hub_id", "partition", "instance_id"),
     Index("ix_instances_created", "hub_id", "created_at", "instance_id"),
     Index("ix_instances_by_id", "hub_id", "instance_id"),

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from durabletask_sql.errors import InvalidArgumentError, InvalidCompletionError
 from durabletask_sql.ids import partition_of
 from durabletask_sql.model.checkpoints import NewChild
-from durabletask_sql.model.instances import InstanceKey, InstanceRow, ParentLink
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage, NewTimer
-from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.protocol.pb_time import check_range, micros_rounded_up
+from durabletask_sql.turn.children import new_child
 from durabletask_sql.turn.notices import FIRE_AND_FORGET
-from durabletask_sql.turn.start import start_message
 
 
 @dataclass(slots=True)
@@ -118,17 +117,5 @@ def _create_child(effects: Effects, action: pb.OrchestratorAction) -> None:
         if asked.HasField(name):
             getattr(body, name).CopyFrom(getattr(asked, name))
     effects.history.append(frame(events.child_created(effects.now, action.id, body)))
-    row = InstanceRow(
-        *effects.key(child_id), effects.new_execution_id(), 0, 1, asked.name,
-        asked.version.value if asked.HasField("version") else None, Status.PENDING, effects.now, effects.now,
-        parent=ParentLink(parent.instance_id, parent.execution_id, action.id, parent.name, parent.version), tags=tags)
-    text = asked.input.value if asked.HasField("input") else None
-    trace = asked.parentTraceContext if asked.HasField("parentTraceContext") else None
-    details = pb.TaskFailureDetails(
-        errorType="OrchestrationAlreadyExists",
-        errorMessage=f"Sub-orchestration '{child_id}' was not started: an instance with that id already exists and "
-                     "has not ended.")
-    refusal = events.child_failed(effects.now, action.id, details)
-    effects.children.append(NewChild(
-        row, text, start_message(row, text, trace, effects.now),
-        NewMessage(parent.key, parent.execution_id, MessageKind.EVENT, frame(refusal))))
+    effects.children.append(new_child(parent, action.id, body, effects.new_execution_id(), effects.now,
+                                      effects.partition_count))

@@ -120,7 +120,7 @@ def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past
     row = replace(
         base.row, execution_id=effects.new_execution_id(), status=Status.RUNNING, history_count=0,
         version=done.newVersion.value if done.HasField("newVersion") else old.version,
-        tags=dict(done.tags) if done.tags else old.tags, scheduled_at=None, trace=None)
+        tags=dict(done.tags) if done.tags else old.tags, scheduled_at=None, trace=None, rewinds=0)
     following = [_carried(event, effects.now) for event in done.carryoverEvents] + effects.self_sent
     if intake.suspend_event is not None:
         following.append(intake.suspend_event)

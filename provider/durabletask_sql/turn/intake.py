@@ -103,7 +103,8 @@ def _split(row: InstanceRow, rows: Iterable[RowT]) -> tuple[list[RowT], list[Row
     dead: list[RowT] = []
     for one in rows:
         other = one.execution_id is not None and one.execution_id != row.execution_id
-        late_start = one.kind is MessageKind.START and bool(row.history_count)
+        # A start row without events only wakes an instance that was rewound: its history holds the start already.
+        late_start = one.kind is MessageKind.START and bool(row.history_count) and bool(one.events)
         (dead if row.status.is_terminal or other or late_start else live).append(one)
     return live, dead
 
