@@ -8,6 +8,7 @@ from durabletask_sql.model.checkpoints import HistoryAppend, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, QueueRow
 from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.ports.committer import FreshInstance
@@ -20,9 +21,18 @@ SIZE = 1000
 
 
 def memory(limit=2 * SIZE):
-    found = Memory(MemoryLimits(history_bytes=limit))
+    found = Memory(MemoryLimits(history_bytes=limit), Lanes(lambda _: "anybody"))
     found.own({0: 1})
     return found
+
+
+def next_ready(found):
+    """The instance that would run next, as dispatch takes it: one that lacks its texts asks for them first."""
+    while (taken := found.ready.take(lambda group: group)) is not None:
+        if not taken[0].refs:
+            return taken[0]
+        found.filling.want(taken[0])
+    return None
 
 
 def row_of(name, execution="e"):
@@ -53,7 +63,7 @@ def filled(found, hollow):
 
 def run(found, name, *, more=False):
     """Hand out the turn of an instance and commit it."""
-    mem = found.next_ready()
+    mem = next_ready(found)
     assert mem.key.instance_id == name
     mem.turn = Intake(runs=True, consumed=tuple(row.seq for row in mem.rows[:1] if more) or tuple(
         row.seq for row in mem.rows))
@@ -65,10 +75,10 @@ def run(found, name, *, more=False):
 def test_a_hollow_instance_runs_only_with_its_texts():
     found = memory()
     load(found, "one")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     hollow, = found.filling.take()
     assert (hollow.parts[0], hollow.text_bytes, hollow.execution_id) == (b"small", SIZE, "e")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     assert found.filling.take() == []
     filled(found, hollow)
     assert run(found, "one").history == [b"small", b"y" * SIZE, b"more"]
@@ -77,14 +87,14 @@ def test_a_hollow_instance_runs_only_with_its_texts():
 def test_an_instance_that_cannot_run_gets_no_texts():
     found = memory()
     found.merge_fresh([fresh("one")])
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     assert not found.filling.has_work()
 
 
 def test_as_many_are_filled_as_fit_and_the_next_when_one_is_idle():
     found = memory(2 * SIZE)
     load(found, "one", "two", "three")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     first, second = found.filling.take()
     assert not found.filling.has_work()
     filled(found, first)
@@ -97,7 +107,7 @@ def test_an_instance_with_more_messages_keeps_its_texts():
     found = memory(SIZE)
     load(found, "one", "two")
     found.merge_rows([message("one", 9)])
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     hollow, = found.filling.take()
     filled(found, hollow)
     run(found, "one", more=True)
@@ -109,7 +119,7 @@ def test_an_instance_with_more_messages_keeps_its_texts():
 def test_one_that_is_larger_than_the_limit_runs_alone():
     found = memory(SIZE // 2)
     load(found, "one", "two")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     hollow, = found.filling.take()
     filled(found, hollow)
     run(found, "one")
@@ -119,23 +129,23 @@ def test_one_that_is_larger_than_the_limit_runs_alone():
 def test_texts_that_are_gone_mean_a_fresh_read():
     found = memory()
     load(found, "one")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     hollow, = found.filling.take()
     found.filled(hollow, None)
     assert found.take_wanted().fresh == (hollow.key,)
-    assert found.next_ready() is None
+    assert next_ready(found) is None
 
 
 def test_texts_of_an_execution_that_was_replaced_meanwhile_are_dropped():
     found = memory(SIZE)
     load(found, "one", "two")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     old, = found.filling.take()
     found.merge_fresh([fresh("one", "next")])
     filled(found, old)
     assert found.find(old.key).refs
     assert taken_names(found) == ["two"]
-    assert found.next_ready() is None  # asks for the texts of the new execution
+    assert next_ready(found) is None  # asks for the texts of the new execution
     found.lose(InstanceKey(0, "two"))
     new, = found.filling.take()
     assert new.execution_id == "next"
@@ -144,7 +154,7 @@ def test_texts_of_an_execution_that_was_replaced_meanwhile_are_dropped():
 def test_a_partition_that_goes_takes_what_is_wanted_along():
     found = memory(SIZE)
     load(found, "one", "two")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     hollow, = found.filling.take()
     found.drop(0)
     filled(found, hollow)
@@ -155,7 +165,7 @@ def test_a_partition_that_goes_takes_what_is_wanted_along():
 def test_history_that_was_filled_counts_and_makes_idle_instances_leave():
     found = memory(2 * SIZE)
     load(found, "one", "two")
-    assert found.next_ready() is None
+    assert next_ready(found) is None
     for hollow in found.filling.take():
         filled(found, hollow)
     run(found, "one")

@@ -6,12 +6,15 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
 from durabletask_sql.clock import MICROSECONDS, MovableClock
-from durabletask_sql.dispatch.board import Board, BoardPorts
+from durabletask_sql.dispatch.board import Board
 from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
+from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.dispatch.turns import TurnSeats
 from durabletask_sql.errors import DurableTaskSqlError
 from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
@@ -49,7 +52,8 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._host_id = identity.host_id
-        self._memory = Memory(settings.memory)
+        seats = TurnSeats()
+        self._memory = Memory(settings.memory, Lanes(seats.group_of))
         self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease)
         self._lease_lost = asyncio.Event()
         self._window_read = clock.monotonic()
@@ -57,8 +61,8 @@ class Dispatcher:
         self._awaited: int | None = None  # the due time that the timers' loop waits for
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
-        self.board = Board(hub, identity.host_id, self._memory, speculation, clock, BoardPorts(
-            self._submit, committer.activity, self._kick), settings.turns)
+        self.board = Board(hub, identity.host_id, self._memory, speculation, seats, clock, BoardPorts(
+            self._submit, committer.activity, self._kick, self._pump), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover,
             lambda: self.board.outstanding))
@@ -68,6 +72,9 @@ class Dispatcher:
 
     def _kick(self) -> None:
         self._owner.kick()
+
+    def _pump(self) -> None:
+        self.board.pump()
 
     def wake(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody in this process wrote rows for these instances: claim them now."""

@@ -1,144 +1,208 @@
-"""Connected executors and what each of them holds: slots, open turns, open activity tasks. No decisions about items."""
+"""Connected executors for one kind of work: who takes what, who has room, and what each of them holds.
 
-from collections.abc import Callable
+No decisions about items. Executors of one profile take the same work; a group of takers is looked up by (name,
+version), so that matching costs by the groups and executors there are, not by the items that wait.
+"""
+
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
-from durabletask_sql.model.instances import InstanceKey
-from durabletask_sql.model.messages import ActivityRow
-from durabletask_sql.partitions.instance import InstanceMemory
-from durabletask_sql.ports.work import Executor
-from durabletask_sql.turn.intake import Intake
+from durabletask_sql.ports.work import Executor, Needs, Profile, WorkKind
+
+_CACHED_NAMES = 10_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenTurn:
-    """A turn that an executor holds. It is stale once the instance's memory has another turn, or none."""
-
-    token: str
-    mem: InstanceMemory
-    intake: Intake
-    seat: "Seat"
+class Held(Protocol):
+    """An item that an executor holds. `key` is what an answer without a token names."""
 
     @property
-    def is_current(self) -> bool:
-        """Whether its answer would still be taken."""
-        return self.mem.turn is self.intake
+    def token(self) -> str:
+        """What identifies this dispatch."""
+        ...
+
+    @property
+    def key(self) -> Hashable:
+        """What the item is."""
+        ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenActivity:
-    """An activity task that an executor holds."""
-
-    token: str
-    row: ActivityRow
-    seat: "Seat"
+HeldT = TypeVar("HeldT", bound=Held)
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
-    """A connected executor with what it holds."""
+class Seat(Generic[HeldT]):
+    """A connected executor with what it holds of one kind of work."""
 
     executor: Executor
-    turns: dict[str, OpenTurn] = field(default_factory=dict)
-    activities: dict[str, OpenActivity] = field(default_factory=dict)
+    profile: Profile
+    slots: int
+    held: dict[str, HeldT] = field(default_factory=dict)
 
     @property
-    def free_turns(self) -> int:
-        """How many more turns it takes."""
-        return self.executor.turn_slots - len(self.turns)
+    def room(self) -> int:
+        """How many more items it takes."""
+        return self.slots - len(self.held)
+
+
+class Takers(Generic[HeldT]):
+    """The executors that take some class of work: those of these profiles."""
+
+    __slots__ = ("profiles", "seats")
+
+    def __init__(self, profiles: frozenset[Profile]) -> None:
+        """Begin with nobody seated."""
+        self.profiles = profiles
+        self.seats: list[Seat[HeldT]] = []
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anybody."""
+        return bool(self.seats)
 
     @property
-    def free_activities(self) -> int:
-        """How many more activity tasks it takes."""
-        return self.executor.activity_slots - len(self.activities)
+    def room(self) -> int:
+        """How many more items all of them take."""
+        return sum(max(0, seat.room) for seat in self.seats)
 
 
-class Seats:
-    """All connected executors of a task hub, and every open item by its token."""
+def roomiest(takers: Takers[HeldT]) -> Seat[HeldT] | None:
+    """Return the executor with most room, if any has some."""
+    best, most = None, 0
+    for seat in takers.seats:
+        room = seat.slots - len(seat.held)
+        if room > most:
+            best, most = seat, room
+    return best
 
-    def __init__(self) -> None:
+
+def prefer_another(takers: Takers[HeldT], seat: Seat[HeldT], gave_back: Executor | None) -> Seat[HeldT]:
+    """Return an executor with room other than the one that gave an item back last, if there is one."""
+    if seat.executor is not gave_back:
+        return seat
+    others = [other for other in takers.seats if other is not seat and other.room > 0]
+    return max(others, key=lambda other: other.room, default=seat)
+
+
+class Seats(Generic[HeldT]):
+    """All executors that take a kind of work, and every open item by its token."""
+
+    def __init__(self, kind: WorkKind) -> None:
         """Begin with nobody connected."""
-        self._seats: list[Seat] = []
-        self.turns: dict[str, OpenTurn] = {}
-        self.activities: dict[str, OpenActivity] = {}
-        self._turn_by_key: dict[InstanceKey, str] = {}
+        self._kind = kind
+        self._seats: list[Seat[HeldT]] = []
+        self._open: dict[str, tuple[Seat[HeldT], HeldT]] = {}
+        self._by_key: dict[Hashable, tuple[Seat[HeldT], HeldT]] = {}
+        self._groups: dict[frozenset[Profile], Takers[HeldT]] = {}
+        self._by_name: dict[tuple[str, str | None], Takers[HeldT]] = {}
 
-    def add(self, executor: Executor) -> None:
-        """Seat an executor."""
-        self._seats.append(Seat(executor))
+    # Who takes what
 
-    def remove(self, executor: Executor) -> Seat | None:
-        """Unseat an executor and return what it held; None when it was not seated."""
-        for seat in self._seats:
-            if seat.executor is executor:
-                self._seats.remove(seat)
-                for token in seat.turns:
-                    self._forget_turn(token)
-                for token in seat.activities:
-                    del self.activities[token]
-                return seat
-        return None
+    def takers(self, name: str, version: str | None) -> Takers[HeldT]:
+        """Return who takes items of this name and version."""
+        found = self._by_name.get((name, version))
+        if found is None:
+            if len(self._by_name) >= _CACHED_NAMES:
+                self._by_name.clear()
+            found = self._by_name[name, version] = self.takers_of(name, version, Needs())
+        return found
 
-    def for_turn(self) -> Seat | None:
-        """Return the executor with most room for turns, if any has some."""
-        return _most(self._seats, lambda seat: seat.free_turns)
+    def takers_of(self, name: str, version: str | None, needs: Needs) -> Takers[HeldT]:
+        """Return who takes items of this name and version that have these needs."""
+        return self._group(frozenset(profile for profile in self.profiles() if profile.meets(needs)
+                                     and self.takes(profile, name, version)))
 
-    def for_activity(self) -> Seat | None:
-        """Return the executor with most room for activity tasks, if any has some."""
-        return _most(self._seats, lambda seat: seat.free_activities)
-
-    def free_activities(self) -> int:
-        """Return how many more activity tasks all of them take."""
-        return sum(max(0, seat.free_activities) for seat in self._seats)
-
-    def open_turn(self, turn: OpenTurn) -> None:
-        """Note a turn that was handed out."""
-        turn.seat.turns[turn.token] = turn
-        self.turns[turn.token] = turn
-        self._turn_by_key[turn.mem.key] = turn.token
-
-    def open_activity(self, activity: OpenActivity) -> None:
-        """Note an activity task that was handed out."""
-        activity.seat.activities[activity.token] = activity
-        self.activities[activity.token] = activity
-
-    def close_turn(self, token: str) -> OpenTurn | None:
-        """Free the slot of an answered turn; None when the token is not open."""
-        turn = self._forget_turn(token)
-        if turn is not None:
-            turn.seat.turns.pop(token, None)
-        return turn
-
-    def close_activity(self, token: str) -> OpenActivity | None:
-        """Free the slot of an answered activity task; None when the token is not open."""
-        activity = self.activities.pop(token, None)
-        if activity is not None:
-            activity.seat.activities.pop(token, None)
-        return activity
-
-    def turn_token(self, key: InstanceKey) -> str:
-        """Return the token of the open turn of an instance, or "" (for SDKs that do not echo tokens)."""
-        return self._turn_by_key.get(key, "")
-
-    def activity_token(self, instance_id: str, task_id: int) -> str:
-        """Return the token of the open activity task of an instance, or "" (for SDKs that do not echo tokens)."""
-        for token, activity in self.activities.items():
-            if activity.row.key.instance_id == instance_id and activity.row.task_id == task_id:
-                return token
-        return ""
+    def takes(self, profile: Profile, name: str, version: str | None) -> bool:
+        """Tell whether a profile's filter takes this name and version."""
+        names = self._kind.filter_of(profile.filters)
+        return names is None or names.takes(name, version)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nobody holds anything."""
-        return not self.turns and not self.activities
+    def anybody(self) -> bool:
+        """Whether an executor is connected."""
+        return bool(self._seats)
 
-    def _forget_turn(self, token: str) -> OpenTurn | None:
-        turn = self.turns.pop(token, None)
-        if turn is not None and self._turn_by_key.get(turn.mem.key) == token:
-            del self._turn_by_key[turn.mem.key]
-        return turn
+    def room(self) -> int:
+        """Return how many more items all of them take."""
+        return sum(max(0, seat.room) for seat in self._seats)
 
+    def profiles(self) -> list[Profile]:
+        """Return the profiles of those connected, each once."""
+        return list(dict.fromkeys(seat.profile for seat in self._seats))
 
-def _most(seats: list[Seat], room: Callable[[Seat], int]) -> Seat | None:
-    best = max(seats, key=room, default=None)
-    return best if best is not None and room(best) > 0 else None
+    def groups(self) -> list[Takers[HeldT]]:
+        """Return every group of takers that was asked for since the profiles last changed."""
+        return list(self._groups.values())
+
+    def _group(self, profiles: frozenset[Profile]) -> Takers[HeldT]:
+        found = self._groups.get(profiles)
+        if found is None:
+            found = self._groups[profiles] = Takers(profiles)
+            found.seats = [seat for seat in self._seats if seat.profile in profiles]
+        return found
+
+    # Who is there
+
+    def add(self, executor: Executor, slots: int) -> bool:
+        """Seat an executor, unless it takes nothing of this kind; return whether anybody new takes anything."""
+        if slots <= 0:
+            return False
+        known = executor.profile in self.profiles()
+        self._seats.append(Seat(executor, executor.profile, slots))
+        return self._rearrange(changed=not known)
+
+    def remove(self, executor: Executor) -> tuple[list[HeldT], bool]:
+        """Unseat an executor; return what it held, and whether some work may have lost its last taker."""
+        gone = [seat for seat in self._seats if seat.executor is executor]
+        self._seats = [seat for seat in self._seats if seat.executor is not executor]
+        held = [item for seat in gone for item in seat.held.values()]
+        for item in held:
+            self.close(item.token)
+        return held, self._rearrange(changed=any(seat.profile not in self.profiles() for seat in gone))
+
+    def _rearrange(self, *, changed: bool) -> bool:
+        if changed:
+            self._groups.clear()
+            self._by_name.clear()
+        for profiles, takers in self._groups.items():
+            takers.seats = [seat for seat in self._seats if seat.profile in profiles]
+        return changed
+
+    # What they hold
+
+    def open(self, seat: Seat[HeldT], item: HeldT) -> None:
+        """Note an item that was handed out."""
+        seat.held[item.token] = item
+        entry = self._open[item.token] = (seat, item)
+        if seat.profile.echoes_tokens and self.is_open_without_token(item.key):
+            return
+        self._by_key[item.key] = entry
+
+    def close(self, token: str) -> HeldT | None:
+        """Free the slot of an item that came back; None when the token is not open."""
+        entry = self._open.pop(token, None)
+        if entry is None:
+            return None
+        seat, item = entry
+        seat.held.pop(token, None)
+        if self._by_key.get(item.key) is entry:
+            del self._by_key[item.key]
+        return item
+
+    def find(self, token: str) -> HeldT | None:
+        """Return the open item of a token."""
+        entry = self._open.get(token)
+        return entry[1] if entry is not None else None
+
+    def token_of(self, key: Hashable) -> str:
+        """Return the token of the open item with this key, or "" (for SDKs that do not echo tokens)."""
+        entry = self._by_key.get(key)
+        return entry[1].token if entry is not None else ""
+
+    def is_open_without_token(self, key: Hashable) -> bool:
+        """Tell whether this key is open on an executor that will answer without a token."""
+        entry = self._by_key.get(key)
+        return entry is not None and not entry[0].profile.echoes_tokens
+
+    def __len__(self) -> int:
+        """Return how many items are open."""
+        return len(self._open)

@@ -17,12 +17,6 @@ def activity_outcome(row: ActivityRow, answer: pb.ActivityResponse, now: int) ->
     return NewMessage(row.key, row.execution_id, MessageKind.EVENT, frame(event))
 
 
-def refusal_answer(row: ActivityRow, cause: str) -> pb.ActivityResponse:
-    """Return the answer that fails a task which cannot be sent to any worker at hand."""
-    details = pb.TaskFailureDetails(errorType="WorkItemTooLarge", errorMessage=cause, isNonRetriable=True)
-    return pb.ActivityResponse(instanceId=row.key.instance_id, taskId=row.task_id, failureDetails=details)
-
-
 def parse_activity_token(token: str, hub_id: int) -> tuple[int, int, int] | None:
     """Return (partition, sequence, claim token) of a token of this hub, or None for anything else."""
     parts = token.split(":")

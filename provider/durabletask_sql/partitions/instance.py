@@ -4,11 +4,13 @@ Mutable, and touched by `Memory` alone.
 """
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, QueueRow, TimerRow
+from durabletask_sql.partitions.lanes import Lane
+from durabletask_sql.ports.work import Executor, Needs
 from durabletask_sql.turn.intake import Intake
 
 _CHUNKS = 64
@@ -25,6 +27,8 @@ class InstanceMemory:
     `refs` are, by their place in `history`, the parts whose large texts are not in memory; the instance is then hollow.
     `stale` says that they have to be read afresh before the next turn. `turn` is the intake of the turn that is out
     at an executor or on its way to the database; at most one is. `blocked` keeps it from running until a delay ends.
+    `needs` is what its next turn asks of an executor beyond taking its name; `needs_executor` says that the host has
+    looked and can do nothing for it alone. `lane` and `place` are those of `Lanes`.
     """
 
     key: InstanceKey
@@ -39,15 +43,16 @@ class InstanceMemory:
     turn: Intake | None = None
     blocked: bool = False
     abandons: int = 0
+    abandoned_by: Executor | None = None
     failures: int = 0
     startless_read: bool = False
     settled: dict[int, int] = field(default_factory=dict)  # provisional sequences of the turn that is out: the real ones
     size: int = 0  # bytes of the queue rows
-
-    @property
-    def history_size(self) -> int:
-        """Bytes of the history."""
-        return sum(len(part) for part in self.history)
+    history_size: int = 0
+    lane: Lane | None = None
+    place: int = 0
+    needs: Needs | None = None
+    needs_executor: bool = False
 
     @property
     def is_idle(self) -> bool:
@@ -101,9 +106,16 @@ class InstanceMemory:
         """Return the due timers that may run: none while the instance has a ceiling."""
         return self.timers if self.ceiling is None else []
 
+    def replace_history(self, parts: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
+        """Take in a history as it was read, or none."""
+        self.history, self.refs = list(parts), refs
+        self.history_size = sum(map(len, self.history))
+        self.needs, self.needs_executor = None, False
+
     def append(self, events: bytes) -> None:
         """Add a turn's events to the history; many small parts are joined now and then."""
         self.history.append(events)
+        self.history_size += len(events)
         if len(self.history) > _CHUNKS:
             self.history = [b"".join(self.history)]
 

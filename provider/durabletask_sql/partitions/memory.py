@@ -7,6 +7,7 @@ those of the queue protocol (ARCHITECTURE.md, "How messages are found").
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
@@ -15,6 +16,7 @@ from durabletask_sql.model.status import Status
 from durabletask_sql.partitions.eviction import choose_victims
 from durabletask_sql.partitions.filling import Filling
 from durabletask_sql.partitions.instance import InstanceMemory
+from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits, Wanted
 from durabletask_sql.partitions.window import TimerWindow
 from durabletask_sql.ports.committer import FreshInstance, HollowHistory
@@ -23,16 +25,16 @@ from durabletask_sql.ports.committer import FreshInstance, HollowHistory
 class Memory:
     """Instances, ready queue and timer window of the partitions that this host owns."""
 
-    def __init__(self, limits: MemoryLimits) -> None:
-        """Own nothing."""
+    def __init__(self, limits: MemoryLimits, ready: Lanes[InstanceMemory, Any]) -> None:
+        """Own nothing; `ready` is where the instances that may run wait for an executor."""
         self.limits = limits
+        self.ready = ready
         self.epochs: dict[int, int] = {}
         self.window = TimerWindow()
         self.filling = Filling(limits.history_bytes)
         self._instances: OrderedDict[InstanceKey, InstanceMemory] = OrderedDict()
         self._messages: dict[int, int] = {}
         self._history_bytes = 0
-        self._ready: OrderedDict[InstanceKey, None] = OrderedDict()
         self._claims: dict[InstanceKey, None] = {}
         self._fresh: dict[InstanceKey, None] = {}
         self._scan: set[int] = set()
@@ -59,7 +61,7 @@ class Memory:
         self._messages.pop(partition, None)
         self._scan.discard(partition)
         self.window.drop_partition(partition)
-        for table in (self._ready, self._claims, self._fresh, self._due, self._due_taken):
+        for table in (self._claims, self._fresh, self._due, self._due_taken):
             for key in [key for key in table if key.partition == partition]:
                 del table[key]
         for key in [key for key in self._instances if key.partition == partition]:
@@ -171,6 +173,9 @@ class Memory:
             if mem.enter(row):
                 self.entered += 1
                 self._messages[row.key.partition] += 1
+                if mem.needs_executor and (mem.row is None or not mem.row.history_count):
+                    mem.needs_executor = False  # a termination may have come, which needs none
+                    self.ready.move(mem)
             if not mem.known or self._is_news(mem, row):
                 self.read_afresh(row.key)
             self.consider(mem)
@@ -233,22 +238,14 @@ class Memory:
         mem = self._instances.get(key)
         if mem is not None:
             mem.stale = True
-            self._ready.pop(key, None)
+            self.ready.remove(mem)
         self._fresh[key] = None
 
     # Turns
 
-    def next_ready(self) -> InstanceMemory | None:
-        """Remove and return the instance that has been ready longest."""
-        while self._ready:
-            key, _ = self._ready.popitem(last=False)
-            mem = self._instances.get(key)
-            if mem is not None and mem.can_run:
-                self._instances.move_to_end(key)
-                if not mem.refs:
-                    return mem
-                self.filling.want(mem)
-        return None
+    def touch(self, mem: InstanceMemory) -> None:
+        """Note that an instance is in use: those unused longest leave first."""
+        self._instances.move_to_end(mem.key)
 
     def filled(self, hollow: HollowHistory, history: tuple[bytes, ...] | None) -> None:
         """Take in a history whose texts were fetched; None: they are gone, so what is known of the instance is old."""
@@ -262,10 +259,6 @@ class Memory:
         self._set_history(mem, history, {})
         self.consider(mem)
 
-    def has_ready(self) -> bool:
-        """Tell whether an instance may run."""
-        return bool(self._ready)
-
     def waits_for_start(self, mem: InstanceMemory) -> None:
         """Note that an instance has rows but no start row: read it afresh, once, unless its start is not due yet."""
         scheduled = mem.row is not None and mem.row.status is Status.PENDING and mem.row.scheduled_at is not None
@@ -277,9 +270,10 @@ class Memory:
         """Make an instance ready again whose turn was taken back."""
         mem.turn = None
         mem.settled = {}
-        self.consider(mem)
-        if first and mem.key in self._ready:
-            self._ready.move_to_end(mem.key, last=False)
+        if first and mem.can_run and mem.lane is None:
+            self.ready.add(mem, first=True)
+        else:
+            self.consider(mem)
         if mem.stale:
             self._fresh[mem.key] = None
 
@@ -305,6 +299,7 @@ class Memory:
         if mem is None:
             return
         mem.turn, mem.settled, mem.row, mem.abandons, mem.failures = None, {}, checkpoint.row, 0, 0
+        mem.abandoned_by, mem.needs, mem.needs_executor = None, None, False
         if checkpoint.ended or checkpoint.continued_from is not None:
             self.window.drop_instance(checkpoint.key)
             self._due.pop(checkpoint.key, None)
@@ -343,7 +338,7 @@ class Memory:
 
     def _set_history(self, mem: InstanceMemory, history: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
         self._history_bytes -= mem.history_size
-        mem.history, mem.refs = list(history), refs
+        mem.replace_history(history, refs)
         self._history_bytes += mem.history_size
 
     def remove(self, mem: InstanceMemory, seqs: frozenset[int], timers: frozenset[int] = frozenset()) -> None:
@@ -371,10 +366,10 @@ class Memory:
 
     def consider(self, mem: InstanceMemory) -> None:
         """Make an instance ready, or not, as its state says."""
-        if mem.can_run:
-            self._ready.setdefault(mem.key)
-        else:
-            self._ready.pop(mem.key, None)
+        if not mem.can_run:
+            self.ready.remove(mem)
+        elif mem.lane is None:
+            self.ready.add(mem)
 
     def _evict(self) -> None:
         """Let idle instances leave, longest unused first, once there are too many or too much history."""
@@ -388,7 +383,7 @@ class Memory:
         self._history_bytes -= mem.history_size
         del self._instances[mem.key]
         self.filling.release(mem.key)
-        self._ready.pop(mem.key, None)
+        self.ready.remove(mem)
         self._claims.pop(mem.key, None)
         self._ceiled.discard(mem.key)
 

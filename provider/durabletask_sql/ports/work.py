@@ -5,8 +5,10 @@ away gives everything back at once. All methods run on the host's event loop; of
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
+from durabletask_sql.model.filters import NameFilter, WorkFilters
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -37,12 +39,73 @@ class ActivityItem:
     row: ActivityRow
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one item asks of its executor beyond taking its name.
+
+    `message_bytes` is about the size of its work item (never less), `streamed_bytes` the same when the executor
+    fetches the history by itself, `echo` says that the answer must carry the token.
+    """
+
+    message_bytes: int = 0
+    streamed_bytes: int = 0
+    echo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an executor takes. Executors of one profile take the same work.
+
+    `message_bytes` is the largest work item that it can read (None: any), `streams_history` says that it fetches a
+    long history by itself. One that does not echo tokens answers with the item's key alone, so at most one dispatch of
+    a key may be open on such executors.
+    """
+
+    filters: WorkFilters = WorkFilters()
+    message_bytes: int | None = None
+    streams_history: bool = False
+    echoes_tokens: bool = True
+
+    def meets(self, needs: Needs) -> bool:
+        """Tell whether an item with these needs can be given to such an executor."""
+        if needs.echo and not self.echoes_tokens:
+            return False
+        size = needs.streamed_bytes if self.streams_history else needs.message_bytes
+        return self.message_bytes is None or size <= self.message_bytes
+
+
+class WorkKind(Enum):
+    """The kinds of work that filters tell apart."""
+
+    ORCHESTRATION = "orchestration"
+    ACTIVITY = "activity"
+    ENTITY = "entity"
+
+    def filter_of(self, filters: WorkFilters) -> NameFilter | None:
+        """Return the filter for this kind; None takes everything."""
+        match self:
+            case WorkKind.ORCHESTRATION:
+                return filters.orchestrations
+            case WorkKind.ACTIVITY:
+                return filters.activities
+            case WorkKind.ENTITY:
+                return filters.entities
+
+
 class Executor(Protocol):
-    """Something that runs turns and activities, with room for so many at once (0 slots: it takes none)."""
+    """Something that runs turns and activities, with room for so many at once (0 slots: it takes none).
+
+    Neither its slots nor its profile change while it is connected.
+    """
 
     @property
     def name(self) -> str:
         """What logs call it."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """What it takes."""
         ...
 
     @property
@@ -75,15 +138,16 @@ class WorkBoard(Protocol):
         """Stop offering, and put everything that it still has back into the queue, at once."""
         ...
 
-    async def complete_turn(self, token: str, answer: pb.OrchestratorResponse) -> None:
+    async def complete_turn(self, answer: pb.OrchestratorResponse) -> None:
         """Commit the outcome of a turn; return when it is durable.
 
         A token that is not (or no longer) open is logged and changes nothing. An empty token is looked up by instance
-        id, for SDKs that do not echo tokens. An answer that came in chunks has been put together.
+        id, for SDKs that do not echo tokens. A part of an answer is kept until its last part comes, and goes with
+        the turn when that is taken back.
         """
         ...
 
-    async def complete_activity(self, token: str, answer: pb.ActivityResponse) -> None:
+    async def complete_activity(self, answer: pb.ActivityResponse) -> None:
         """Commit the result of an activity task; return when it is durable. Stale tokens as above."""
         ...
 
@@ -95,10 +159,9 @@ class WorkBoard(Protocol):
         """Take an activity task back; likewise."""
         ...
 
-    def refuse_turn(self, token: str, cause: str) -> None:
-        """Take a turn back that cannot be sent to its executor; it is offered again, with growing delays."""
-        ...
+    def past_of_turn(self, instance_id: str, execution_id: str | None) -> tuple[bytes, ...] | None:
+        """Return the history (framed) that the turn which is out was made from; None when none is out.
 
-    async def refuse_activity(self, token: str, cause: str) -> None:
-        """Fail an activity task that cannot be sent to its executor."""
+        Executors that stream histories ask for it. `execution_id` None means whatever execution runs.
+        """
         ...

@@ -1,7 +1,8 @@
 """Work items as bytes, put together from stored bytes without parsing them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import delimited, retag
 
@@ -10,11 +11,15 @@ _ORCHESTRATOR_REQUEST = b"\x0a"  # WorkItem.orchestratorRequest = 1
 _ACTIVITY_REQUEST = b"\x12"  # WorkItem.activityRequest = 2
 _COMPLETION_TOKEN = b"\x52"  # WorkItem.completionToken = 10
 _CHUNK_EVENTS = b"\x0a"  # HistoryChunk.events = 1
+_STREAMING = b"\x30\x01"  # OrchestratorRequest.requiresHistoryStreaming = 6, true
+
+# More than everything in a work item but its events takes: ids, names, token, trace context.
+HEAD_BYTES = 8 * 1024
 
 
-def orchestrator_request(instance_id: str, execution_id: str, past: Iterable[bytes], new_events: bytes,
+def orchestrator_request(instance_id: str, execution_id: str, past: Iterable[bytes] | None, new_events: bytes,
                          trace: bytes | None) -> bytes:
-    """Return a serialized OrchestratorRequest; `past` and `new_events` are framed lists.
+    """Return a serialized OrchestratorRequest; `past` and `new_events` are framed lists, `past` None: it is streamed.
 
     The entity reorder window is present and zero: messages arrive exactly once and in order.
     """
@@ -23,7 +28,8 @@ def orchestrator_request(instance_id: str, execution_id: str, past: Iterable[byt
     head.entityParameters.entityMessageReorderWindow.SetInParent()
     if trace is not None:
         head.orchestrationTraceContext.ParseFromString(trace)
-    return b"".join((head.SerializeToString(), *past, retag(new_events, _NEW_EVENTS)))
+    history = (_STREAMING,) if past is None else past
+    return b"".join((head.SerializeToString(), *history, retag(new_events, _NEW_EVENTS)))
 
 
 def activity_request(instance_id: str, execution_id: str, event: bytes) -> bytes:
@@ -60,3 +66,24 @@ def health_ping() -> bytes:
 def history_chunk(events: bytes) -> bytes:
     """Return a serialized HistoryChunk with a framed list of events."""
     return retag(events, _CHUNK_EVENTS)
+
+
+def assemble_answer(parts: Sequence[pb.OrchestratorResponse]) -> pb.OrchestratorResponse:
+    """Return the answer that came in these parts, put in order. Raises InvalidCompletionError when one is missing.
+
+    Every part repeats the custom status; what else is not an action stands in the first one alone. A part that came
+    twice (calls may be repeated) counts once.
+    """
+    by_index = {part.chunkIndex.value: part for part in parts if part.HasField("chunkIndex")}
+    last = max(by_index, default=0)
+    if len(by_index) != last + 1 or by_index[last].isPartial:
+        message = f"the answer came in parts {sorted(by_index)}, of which some are missing"
+        raise InvalidCompletionError(message)
+    whole = pb.OrchestratorResponse()
+    whole.CopyFrom(by_index[0])
+    whole.isPartial = False
+    for index in range(1, last + 1):
+        whole.actions.extend(by_index[index].actions)
+    if by_index[last].HasField("customStatus"):
+        whole.customStatus.CopyFrom(by_index[last].customStatus)
+    return whole

@@ -87,6 +87,32 @@ def without(data: bytes, kind: int) -> bytes:
     return b"".join([delimited(_TAG_BYTES, body) for body in iter_frames(data) if event_kind(body) != kind])
 
 
+def keep_kinds(data: bytes, kinds: frozenset[int]) -> bytes:
+    """Return those of the framed events whose kind (see `event_kind`) is among these."""
+    return b"".join([delimited(_TAG_BYTES, body) for body in iter_frames(data) if event_kind(body) in kinds])
+
+
+def split_frames(parts: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield the same framed events in order, in pieces of at most so many bytes (an event that is larger goes alone)."""
+    pieces: list[bytes] = []
+    size = 0
+    for part in parts:
+        frames = (part,) if len(part) <= limit else (delimited(_TAG_BYTES, body) for body in iter_frames(part))
+        for piece in frames:
+            if pieces and size + len(piece) > limit:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+            pieces.append(piece)
+            size += len(piece)
+    if pieces:
+        yield b"".join(pieces)
+
+
+def largest_frame(parts: Iterable[bytes], above: int) -> int:
+    """Return the size of the largest event among those in parts larger than `above`; 0 when there is no such part."""
+    return max((len(body) for part in parts if len(part) > above for body in iter_frames(part)), default=0)
+
+
 def _fail(offset: int, length: int, why: str) -> None:
     message = f"stored history is damaged at byte {offset} of {length}: {why}"
     raise MalformedFrameError(message)

@@ -8,12 +8,12 @@ from google.protobuf.empty_pb2 import Empty
 
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.settings import Settings
+from durabletask_sql.sidecar import work
 from durabletask_sql.sidecar.binding import bind
 from durabletask_sql.sidecar.calls import Context, ServedHub, unary
 from durabletask_sql.sidecar.clients import ClientMethods
 from durabletask_sql.sidecar.management import ManagementMethods
 from durabletask_sql.sidecar.streams import Streams
-from durabletask_sql.sidecar.work import WorkMethods
 
 SERVICE = "TaskHubSidecarService"
 _OPTIONS = (
@@ -57,7 +57,7 @@ class Server:
 def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
              ) -> "dict[str, grpc.RpcMethodHandler[bytes, bytes]]":
     """Return a handler for every RPC; those that this server does not have say so by name."""
-    clients, work = ClientMethods(settings.limits), WorkMethods()
+    clients = ClientMethods(settings.limits)
     wrapped = {
         **_management(hubs, ManagementMethods(settings.limits)),
         "Hello": unary(hubs, "Hello", Empty, clients.hello),

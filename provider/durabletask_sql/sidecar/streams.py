@@ -9,11 +9,15 @@ import grpc
 from durabletask_sql.errors import DurableTaskSqlError
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.assembly import history_chunk
+from durabletask_sql.protocol.framing import split_frames
+from durabletask_sql.sidecar.agents import known_events, profile_of
 from durabletask_sql.sidecar.calls import Call, Context, ServedHub, parse
 from durabletask_sql.sidecar.errors import status_of
-from durabletask_sql.sidecar.workers import ConnectedWorker
+from durabletask_sql.sidecar.workers import ConnectedWorker, WorkerSlots
 
 _log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1024 * 1024
 
 
 class Streams:
@@ -41,10 +45,9 @@ class Streams:
         except DurableTaskSqlError as error:
             await context.abort(*status_of(error))
         name = call.worker  # not to be asked for later: gRPC's context is gone when the stream has ended
-        worker = ConnectedWorker(
-            call.board, f"{name} {call.agents}",
-            request.maxConcurrentOrchestrationWorkItems or self._default_slots,
-            request.maxConcurrentActivityWorkItems or self._default_slots)
+        slots = WorkerSlots(request.maxConcurrentOrchestrationWorkItems or self._default_slots,
+                            request.maxConcurrentActivityWorkItems or self._default_slots)
+        worker = ConnectedWorker(name, profile_of(call.agents, request), slots, known_events(call.agents))
         _log.info("worker connected: %s", name)
         self._workers.add(worker)
         call.board.connect(worker)
@@ -69,9 +72,8 @@ class Streams:
         try:
             call = Call(self._hubs, context)
             request = parse(pb.StreamInstanceHistoryRequest, data)
-            execution_id = request.executionId.value or None
-            async for page in call.service.history(request.instanceId, execution_id):
-                yield history_chunk(page)
+            async for events in self._history(call, request):
+                yield history_chunk(events)
         except DurableTaskSqlError as error:
             code, text = status_of(error)
         except Exception as error:
@@ -80,3 +82,16 @@ class Streams:
         else:
             return
         await context.abort(code, text)
+
+    async def _history(self, call: Call, request: pb.StreamInstanceHistoryRequest) -> AsyncIterator[bytes]:
+        """Yield the history that a work item was made from, or the committed one, in pieces that any client reads."""
+        execution_id = request.executionId.value or None
+        if request.forWorkItemProcessing:
+            past = call.board.past_of_turn(request.instanceId, execution_id)
+            if past is not None:
+                for piece in split_frames(past, CHUNK_BYTES):
+                    yield piece
+                return
+        async for page in call.service.history(request.instanceId, execution_id):
+            for piece in split_frames((page,), CHUNK_BYTES):
+                yield piece

@@ -1,34 +1,42 @@
 """A connected gRPC worker: an executor whose items go out on a stream."""
 
 import asyncio
+from dataclasses import dataclass
 
-from durabletask_sql.ports.work import ActivityItem, TurnItem, WorkBoard
+from durabletask_sql.ports.work import ActivityItem, Profile, TurnItem
 from durabletask_sql.protocol.assembly import (
+    HEAD_BYTES,
     activity_request,
     activity_work_item,
     health_ping,
     orchestrator_request,
     turn_work_item,
 )
+from durabletask_sql.protocol.framing import keep_kinds
 
-# What gRPC clients read in one message unless told otherwise, as all SDKs but JavaScript's leave it.
-_MESSAGE_LIMIT = 4 * 1024 * 1024
-_UNLIMITED_AGENT = "grpc-node-js"
 _PING = health_ping()
+# A longer history is fetched by those workers that can.
+STREAMED_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSlots:
+    """How many items of each kind a worker may hold at once."""
+
+    turns: int
+    activities: int
 
 
 class ConnectedWorker:
     """Implements `ports.work.Executor` over a queue of serialized work items; None in it ends the stream."""
 
-    def __init__(self, board: WorkBoard, name: str, turn_slots: int, activity_slots: int) -> None:
-        """`name` is the worker's user agent or id."""
-        self._board = board
+    def __init__(self, name: str, profile: Profile, slots: WorkerSlots, known_events: frozenset[int] | None) -> None:
+        """`name` is the worker's user agent or id; `known_events` the kinds that it can be sent (None: all)."""
         self._name = name
-        self._turn_slots = turn_slots
-        self._activity_slots = activity_slots
-        self._limit = None if _UNLIMITED_AGENT in name else _MESSAGE_LIMIT
+        self._profile = profile
+        self._slots = slots
+        self._known_events = known_events
         self._items: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._refusals: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -36,34 +44,40 @@ class ConnectedWorker:
         return self._name
 
     @property
+    def profile(self) -> Profile:
+        """What it takes."""
+        return self._profile
+
+    @property
     def turn_slots(self) -> int:
         """How many turns it may hold at once."""
-        return self._turn_slots
+        return self._slots.turns
 
     @property
     def activity_slots(self) -> int:
         """How many activity tasks it may hold at once."""
-        return self._activity_slots
+        return self._slots.activities
 
     def offer_turn(self, item: TurnItem) -> None:
-        """Send a turn, or give it back when the worker could not read it."""
-        request = orchestrator_request(item.key.instance_id, item.execution_id, item.past, item.new_events, item.trace)
-        message = turn_work_item(item.token, request)
-        if self._fits(message):
-            self._items.put_nowait(message)
-        else:
-            asyncio.get_running_loop().call_soon(self._board.refuse_turn, item.token, self._too_large(message))
+        """Send a turn."""
+        past, new_events = item.past, item.new_events
+        if self._known_events is not None:
+            past = tuple(keep_kinds(part, self._known_events) for part in past)
+            new_events = keep_kinds(new_events, self._known_events)
+        streamed = self._profile.streams_history and self._is_long(past, new_events)
+        request = orchestrator_request(item.key.instance_id, item.execution_id, None if streamed else past, new_events,
+                                       item.trace)
+        self._items.put_nowait(turn_work_item(item.token, request))
+
+    def _is_long(self, past: tuple[bytes, ...], new_events: bytes) -> bool:
+        size, limit = sum(map(len, past)), self._profile.message_bytes
+        return size > STREAMED_BYTES or (limit is not None and size + len(new_events) + HEAD_BYTES > limit)
 
     def offer_activity(self, item: ActivityItem) -> None:
-        """Send an activity task, or fail it when the worker could not read it."""
+        """Send an activity task."""
         row = item.row
-        message = activity_work_item(item.token, activity_request(row.key.instance_id, row.execution_id, row.event))
-        if self._fits(message):
-            self._items.put_nowait(message)
-        else:
-            task = asyncio.ensure_future(self._board.refuse_activity(item.token, self._too_large(message)))
-            self._refusals.add(task)
-            task.add_done_callback(self._refusals.discard)
+        request = activity_request(row.key.instance_id, row.execution_id, row.event)
+        self._items.put_nowait(activity_work_item(item.token, request))
 
     async def next(self) -> bytes | None:
         """Return the next item; None when the stream should end."""
@@ -76,10 +90,3 @@ class ConnectedWorker:
     def end(self) -> None:
         """End the stream after what is queued."""
         self._items.put_nowait(None)
-
-    def _fits(self, message: bytes) -> bool:
-        return self._limit is None or len(message) <= self._limit
-
-    def _too_large(self, message: bytes) -> str:
-        return (f"the work item has {len(message)} bytes, and worker {self._name!r} reads at most {_MESSAGE_LIMIT} in one "
-                "message: keep large data elsewhere and pass references, or continue as new to shorten the history")

@@ -1,0 +1,218 @@
+"""Activity tasks that this host has claimed: handing them out, taking their results, giving them back."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from durabletask_sql.clock import Clock
+from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
+from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
+from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.dispatch.results import activity_outcome, parse_activity_token
+from durabletask_sql.model.checkpoints import ActivityCompletion, Outcome, OutcomeKind
+from durabletask_sql.model.messages import ActivityRow
+from durabletask_sql.partitions.lanes import Lane, Lanes
+from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.work import ActivityItem, Executor, Needs, WorkKind
+from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.protocol.assembly import HEAD_BYTES
+from durabletask_sql.turn.intake import TurnLimits
+from durabletask_sql.turn.limits import bounded_result
+
+_log = logging.getLogger(__name__)
+
+ACTIVITY_BUFFER = 200
+_SMALL_BYTES = 1024 * 1024  # any executor reads a message of this size
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """An activity task in memory. `lane` and `place` are those of `Lanes`."""
+
+    row: ActivityRow
+    lane: Lane | None = None
+    place: int = 0
+    needs: Needs | None = None
+    abandons: int = 0
+    abandoned_by: Executor | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What an answer without a token names."""
+        return self.row.key.instance_id, self.row.task_id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenActivity:
+    """An activity task that an executor holds."""
+
+    token: str
+    key: tuple[str, int]
+    task: Task
+    executor: Executor
+
+
+class Activities:
+    """The activity tasks of one task hub that wait here or are out."""
+
+    def __init__(self, hub: TaskHub, memory: Memory, speculation: Speculation, clock: Clock, ports: BoardPorts,
+                 limits: TurnLimits) -> None:
+        """Begin with nobody connected and nothing to do."""
+        self._hub = hub
+        self._memory = memory
+        self._speculation = speculation
+        self._clock = clock
+        self._ports = ports
+        self._limits = limits
+        self.seats: Seats[OpenActivity] = Seats(WorkKind.ACTIVITY)
+        self._lanes: Lanes[Task, Takers[OpenActivity]] = Lanes(self._group_of)
+        self._waiting: dict[int, Task] = {}
+        self._completing: set[int] = set()
+        self._silenced: dict[tuple[str, int], list[Task]] = {}
+        self._dispatches = 0
+
+    def _group_of(self, task: Task) -> Takers[OpenActivity]:
+        row = task.row
+        if task.needs is None:
+            return self.seats.takers(row.name, row.version)
+        return self.seats.takers_of(row.name, row.version, task.needs)
+
+    # Out
+
+    def add(self, rows: Iterable[ActivityRow]) -> None:
+        """Take in activity tasks that this host has claimed."""
+        for row in rows:
+            size = len(row.event) + HEAD_BYTES
+            self._queue(Task(row, needs=Needs(size, size) if size > _SMALL_BYTES else None))
+
+    def _queue(self, task: Task, *, first: bool = False) -> None:
+        self._waiting[task.row.seq] = task
+        self._lanes.add(task, first=first)
+
+    def room(self) -> int:
+        """Return how many more activity tasks this host should claim: its free slots plus one batch."""
+        return max(0, self.seats.room() + ACTIVITY_BUFFER - len(self._waiting)) if self.seats.anybody else 0
+
+    def pump(self) -> None:
+        """Hand out whatever can be handed out now."""
+        while (found := self._lanes.take(roomiest)) is not None:
+            self._begin(*found)
+
+    def _begin(self, task: Task, seat: Seat[OpenActivity]) -> None:
+        key = task.key
+        if not seat.profile.echoes_tokens and self.seats.is_open_without_token(key):
+            self._wait_for_answer(task, key)
+            return
+        row = task.row
+        del self._waiting[row.seq]
+        if task.abandons:
+            seat = prefer_another(self._group_of(task), seat, task.abandoned_by)
+        self._dispatches += 1
+        token = f"activity:{self._hub.hub_id}:{row.key.partition}:{row.seq}:{row.token:x}:{self._dispatches}"
+        self.seats.open(seat, OpenActivity(token, key, task, seat.executor))
+        seat.executor.offer_activity(ActivityItem(token, row))
+
+    def _wait_for_answer(self, task: Task, key: tuple[str, int]) -> None:
+        """Another task of the same key is out where answers carry no token: this one may go elsewhere, or waits."""
+        task.needs = replace(task.needs or Needs(), echo=True)
+        self._silenced.setdefault(key, []).append(task)
+        self._lanes.add(task, first=True)
+
+    # Back
+
+    def take_back(self, activities: Sequence[OpenActivity]) -> None:
+        """Put the tasks of an executor that went away in front of all others."""
+        for activity in reversed(activities):
+            self._forget_silence(activity.key)
+            if activity.task.row.seq not in self._completing:
+                self._queue(activity.task, first=True)
+
+    def sort_again(self) -> None:
+        """The executors are others now: see who takes what waits."""
+        self._lanes.sort_again()
+
+    async def complete(self, answer: pb.ActivityResponse) -> None:
+        """Commit the result of an activity task; return when it is durable."""
+        token = answer.completionToken or self.seats.token_of((answer.instanceId, answer.taskId))
+        opened = self._close(token)
+        row = opened.task.row if opened is not None else await self._find(token)
+        if row is None or row.seq in self._completing:
+            _log.info("the result of activity %d of instance %r came too late or twice and was dropped (token %r)",
+                      answer.taskId, answer.instanceId, token)
+            self._ports.pump()
+            return
+        answer = bounded_result(row.name, answer, self._limits.payload_bytes)
+        self._completing.add(row.seq)
+        if opened is None:
+            self._unqueue(row.seq)
+        try:
+            message = activity_outcome(row, answer, self._clock.now()) if self._is_awaited(row) else None
+            outcome = await self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
+        finally:
+            self._completing.discard(row.seq)
+        if outcome.kind is OutcomeKind.LOST:
+            _log.info("the result of activity %d of instance %r counts no more: %s", row.task_id,
+                      row.key.instance_id, outcome.cause)
+
+    def _unqueue(self, seq: int) -> None:
+        task = self._waiting.pop(seq, None)
+        if task is not None:
+            self._lanes.remove(task)
+
+    def _close(self, token: str) -> OpenActivity | None:
+        activity = self.seats.close(token)
+        if activity is not None and not activity.executor.profile.echoes_tokens:
+            self._forget_silence(activity.key)
+        return activity
+
+    def _forget_silence(self, key: tuple[str, int]) -> None:
+        """A key is free again on executors that answer without a token."""
+        for task in self._silenced.pop(key, ()):
+            if task.needs is not None:
+                task.needs = replace(task.needs, echo=False)
+            self._lanes.move(task)
+
+    async def _submit_result(self, item: ActivityCompletion) -> Outcome:
+        """Submit a result; the turn that it triggers may run at once, its commit waits for this one (I3)."""
+        seq = self._speculation.enter(item.message) if item.message is not None else None
+        done = self._ports.submit(item, seq)
+        if seq is not None:
+            in_flight = self._ports.in_flight
+            in_flight[seq] = done
+            done.add_done_callback(lambda _: in_flight.pop(seq, None))
+        self._ports.pump()
+        return await done
+
+    def _is_awaited(self, row: ActivityRow) -> bool:
+        """Whether, for all that is in memory, the execution that scheduled a task still runs."""
+        mem = self._memory.find(row.key)
+        if mem is None or not mem.known or mem.stale or mem.row is None:
+            return True
+        return mem.row.execution_id == row.execution_id and not mem.row.status.is_terminal
+
+    async def _find(self, token: str) -> ActivityRow | None:
+        """Find the task of a token that this board did not hand out, or has taken back: its claim may still hold."""
+        claim = parse_activity_token(token, self._hub.hub_id)
+        return await self._ports.find_activity(*claim) if claim is not None else None
+
+    def abandon(self, token: str) -> None:
+        """Take an activity task back; it is offered again after a delay that grows with each abandon in a row."""
+        activity = self._close(token)
+        if activity is not None:
+            task = activity.task
+            task.abandons += 1
+            task.abandoned_by = activity.executor
+            if task.abandons % REPORT_ABANDONS == 0:
+                _log.warning("activity %d (%r) of instance %r was given back %d times in a row, the last by worker %r",
+                             task.row.task_id, task.row.name, task.row.key.instance_id, task.abandons,
+                             activity.executor.name)
+            self._waiting[task.row.seq] = task
+            asyncio.get_running_loop().call_later(delay_seconds(task.abandons), self._offer_again, task)
+
+    def _offer_again(self, task: Task) -> None:
+        if self._waiting.get(task.row.seq) is task:  # else its result has come meanwhile
+            self._lanes.add(task)
+            self._ports.pump()

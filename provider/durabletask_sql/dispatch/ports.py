@@ -1,0 +1,23 @@
+"""What the parts of the board need of their host."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from durabletask_sql.model.checkpoints import Item, Outcome
+from durabletask_sql.model.messages import ActivityRow
+
+
+@dataclass(frozen=True, slots=True)
+class BoardPorts:
+    """Submitting items, finding an activity task by its claim, giving tasks back, and having work looked for.
+
+    `submit` takes the sequence under which the item's message is in memory already, or None. `in_flight` are the
+    commits that such messages wait for. `pump` hands out whatever can be handed out.
+    """
+
+    submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
+    find_activity: Callable[[int, int, int], Awaitable[ActivityRow | None]]
+    wants_work: Callable[[], None]
+    pump: Callable[[], None]
+    in_flight: dict[int, "asyncio.Future[Outcome]"] = field(default_factory=dict)

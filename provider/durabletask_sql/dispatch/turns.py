@@ -1,0 +1,311 @@
+"""Turns at executors: handing them out, taking their answers, giving them back.
+
+What may run is memory's decision, what an answer means is `turn`'s, what is durable is the owner loop's.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from durabletask_sql.clock import Clock
+from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
+from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
+from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.errors import InvalidCompletionError
+from durabletask_sql.ids import new_execution_id, partition_of
+from durabletask_sql.model.checkpoints import Discard, OutcomeKind, Quarantine
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.partitions.filling import text_bytes
+from durabletask_sql.partitions.instance import InstanceMemory
+from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.work import Executor, Needs, TurnItem, WorkKind
+from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.protocol.assembly import HEAD_BYTES, assemble_answer
+from durabletask_sql.protocol.framing import largest_frame
+from durabletask_sql.protocol.texts import read_refs
+from durabletask_sql.turn.apply import Turn, apply, end_pending
+from durabletask_sql.turn.intake import Intake, TurnLimits, take
+from durabletask_sql.turn.limits import within_limits
+from durabletask_sql.turn.rewind import shown
+
+_log = logging.getLogger(__name__)
+
+MAX_FAILED_DELIVERIES = 5
+_LOOK_AT_ONCE = 200
+
+
+@dataclass(slots=True, eq=False)
+class OpenTurn:
+    """A turn that an executor holds. It is stale once the instance's memory has another turn, or none."""
+
+    token: str
+    key: InstanceKey
+    mem: InstanceMemory
+    intake: Intake
+    past: tuple[bytes, ...]
+    executor: Executor
+    parts: list[pb.OrchestratorResponse] = field(default_factory=list)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its answer would still be taken."""
+        return self.mem.turn is self.intake
+
+
+class TurnSeats(Seats[OpenTurn]):
+    """The executors that run turns. `host` takes first what nobody else takes: it may need no executor at all."""
+
+    def __init__(self) -> None:
+        """Begin with nobody connected."""
+        super().__init__(WorkKind.ORCHESTRATION)
+        self.host: Takers[OpenTurn] = Takers(frozenset())
+
+    def group_of(self, mem: InstanceMemory) -> Takers[OpenTurn]:
+        """Return who takes the next turn of an instance."""
+        row = mem.row
+        if row is None:
+            return self.host
+        takers = self.takers(row.name, row.version)
+        if mem.needs is not None:
+            takers = self.takers_of(row.name, row.version, mem.needs)
+        return takers if takers or mem.needs_executor else self.host
+
+
+class Turns:
+    """The turns of one task hub that are ready or out."""
+
+    def __init__(self, hub: TaskHub, host_id: int, memory: Memory, seats: TurnSeats, clock: Clock,
+                 ports: BoardPorts, limits: TurnLimits) -> None:
+        """Work on this memory, whose ready instances are sorted by `seats`."""
+        self._hub = hub
+        self._host_id = host_id
+        self._memory = memory
+        self.seats = seats
+        self._clock = clock
+        self._ports = ports
+        self._limits = limits
+        self._dispatches = 0
+
+    # Out
+
+    def pump(self) -> None:
+        """Hand out whatever can be handed out now."""
+        self._do_alone()
+        take_ready = self._memory.ready.take
+        while (found := take_ready(roomiest)) is not None:
+            self._begin(*found)
+        if self._memory.filling.has_work():
+            self._ports.wants_work()
+
+    def _do_alone(self) -> None:
+        """Look at what no executor takes, a slice at a time: the host may end or discard it by itself."""
+        ready = self._memory.ready
+        alone = list(islice(ready.waiting_for(self.seats.host), _LOOK_AT_ONCE))
+        for mem in alone:
+            ready.remove(mem)
+            self._begin(mem, None)
+        if len(alone) == _LOOK_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._ports.pump)
+
+    def _begin(self, mem: InstanceMemory, seat: Seat[OpenTurn] | None) -> None:
+        self._memory.touch(mem)
+        row = mem.row
+        if row is None:
+            self._discard(mem, tuple(queued.seq for queued in mem.rows), tuple(timer.seq for timer in mem.timers))
+            return
+        intake = take(row, mem.runnable(), mem.due(), self._clock.now(), self._limits)
+        if not intake.runs:
+            if intake.discarded or intake.discarded_timers:
+                self._discard(mem, intake.discarded, intake.discarded_timers)
+            else:
+                self._memory.waits_for_start(mem)
+                self._ports.wants_work()
+            return
+        if intake.ends_pending:
+            mem.turn = intake
+            self._ports.submit(end_pending(Turn(row, (), intake), self._clock.now(), self._hub.partition_count), None)
+        elif seat is None:
+            mem.needs_executor = True
+            self._memory.ready.add(mem, first=True)
+        elif self._suits(mem, intake, seat):
+            if mem.refs:
+                self._memory.filling.want(mem)  # its large texts first
+            else:
+                self._hand_out(mem, intake, seat)
+
+    def _hand_out(self, mem: InstanceMemory, intake: Intake, seat: Seat[OpenTurn]) -> None:
+        row = mem.row
+        assert row is not None
+        if mem.abandons:
+            seat = prefer_another(self.seats.group_of(mem), seat, mem.abandoned_by)
+        mem.turn = intake
+        self._dispatches += 1
+        token = f"turn:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
+        past = shown(row, mem.history)
+        self.seats.open(seat, OpenTurn(token, mem.key, mem, intake, past, seat.executor))
+        seat.executor.offer_turn(TurnItem(token, mem.key, row.execution_id, row.name, row.version, past,
+                                          intake.new_events, row.trace))
+
+    def _suits(self, mem: InstanceMemory, intake: Intake, seat: Seat[OpenTurn]) -> bool:
+        """Tell whether an executor can be sent a turn; if not, put the instance where those that can look."""
+        profile = seat.profile
+        echo = not profile.echoes_tokens and self.seats.is_open_without_token(mem.key)
+        limit = profile.message_bytes
+        texts = text_bytes(mem.refs) if mem.refs else 0
+        if not echo and (limit is None or mem.history_size + texts + len(intake.new_events) + HEAD_BYTES <= limit):
+            return True
+        needs = needs_of(mem, intake, echo=echo, limit=limit or 0)
+        if profile.meets(needs):
+            return True
+        mem.needs, mem.needs_executor = needs, True
+        if not echo and not self.seats.group_of(mem):
+            _log.error("instance %r is set aside until a worker connects that can take its next turn: %s",
+                       mem.key.instance_id, too_large(needs.message_bytes))
+        self._memory.ready.add(mem, first=True)
+        return False
+
+    def _discard(self, mem: InstanceMemory, seqs: tuple[int, ...], timers: tuple[int, ...]) -> None:
+        """Delete rows that no turn will ever take; nothing else of the instance runs until that is done."""
+        mem.blocked = True
+        done = self._ports.submit(Discard(mem.key, seqs, timers), None)
+        done.add_done_callback(lambda _: self._unblock(mem))
+
+    def past_of(self, instance_id: str, execution_id: str | None) -> tuple[bytes, ...] | None:
+        """Return the history (framed) that the turn which is out was made from; None when none is out."""
+        turn = self.seats.find(self.seats.token_of(self._key(instance_id)))
+        if turn is None or turn.mem.row is None or execution_id not in (None, turn.mem.row.execution_id):
+            return None
+        return turn.past
+
+    # Back
+
+    def take_back(self, turns: Sequence[OpenTurn]) -> None:
+        """Put the turns of an executor that went away in front of all others."""
+        for turn in reversed(turns):
+            self._forget_silence(turn)
+            if turn.is_current:
+                self._memory.put_back(turn.mem, first=True)
+
+    async def complete(self, answer: pb.OrchestratorResponse) -> None:
+        """Commit the outcome of a turn; return when it is durable. A part of an answer waits for the last one."""
+        token = answer.completionToken or self.seats.token_of(self._key(answer.instanceId))
+        if answer.isPartial:
+            self._keep_part(token, answer)
+            return
+        turn = self._close(token)
+        if turn is None or not turn.is_current or turn.mem.row is None:
+            _log.info("the answer to a turn of instance %r came too late or twice and was dropped (token %r)",
+                      answer.instanceId, token)
+            self._ports.pump()
+            return
+        mem = turn.mem
+        try:
+            if turn.parts or answer.chunkIndex.value:
+                answer = assemble_answer((*turn.parts, answer))
+            answer = within_limits(turn.mem.row, answer, self._limits.payload_bytes)
+            checkpoint = apply(Turn(turn.mem.row, tuple(mem.history), turn.intake), answer.actions, answer,
+                               self._clock.now(), new_execution_id, self._hub.partition_count)
+        except InvalidCompletionError as error:
+            await self._fail_delivery(turn, str(error))
+            return
+        if not await self._is_settled(turn):
+            self._ports.pump()
+            return
+        done = self._ports.submit(replace(checkpoint, consumed=self._real(turn)), None)
+        self._ports.pump()
+        outcome = await done
+        if outcome.kind is OutcomeKind.LOST:
+            _log.info("a turn of instance %r was lost and runs again: %s", answer.instanceId, outcome.cause)
+
+    def _keep_part(self, token: str, answer: pb.OrchestratorResponse) -> None:
+        turn = self.seats.find(token)
+        if turn is not None:
+            turn.parts.append(answer)
+
+    def _close(self, token: str) -> OpenTurn | None:
+        turn = self.seats.close(token)
+        if turn is not None and not turn.executor.profile.echoes_tokens:
+            self._forget_silence(turn)
+        return turn
+
+    def _forget_silence(self, turn: OpenTurn) -> None:
+        """The key of a turn is free again on executors that answer without a token."""
+        mem = self._memory.find(turn.key)
+        if mem is not None and mem.needs is not None and mem.needs.echo:
+            mem.needs = replace(mem.needs, echo=False)
+            self._memory.ready.move(mem)
+
+    async def _is_settled(self, turn: OpenTurn) -> bool:
+        """Wait for the commits of the messages that a turn ran on ahead of them; False: it was taken back."""
+        for seq in turn.intake.consumed:
+            commit = self._ports.in_flight.get(seq)
+            if commit is not None:
+                await asyncio.shield(commit)
+        return turn.is_current
+
+    @staticmethod
+    def _real(turn: OpenTurn) -> tuple[int, ...]:
+        """Return the sequences that a turn consumes, those that it saw ahead of their commit included."""
+        settled = turn.mem.settled
+        return tuple(settled.get(seq, seq) for seq in turn.intake.consumed) if settled else turn.intake.consumed
+
+    async def _fail_delivery(self, turn: OpenTurn, cause: str) -> None:
+        """An answer that cannot be carried out: try again a few times, then set the messages aside with the cause."""
+        mem = turn.mem
+        if not await self._is_settled(turn):
+            return
+        mem.failures += 1
+        _log.error("instance %r: a worker's answer cannot be carried out (%d of %d): %s", mem.key.instance_id,
+                   mem.failures, MAX_FAILED_DELIVERIES, cause)
+        if mem.failures < MAX_FAILED_DELIVERIES:
+            self._delay(mem, mem.failures)
+            return
+        mem.failures = 0
+        rows = turn.intake
+        await self._ports.submit(Quarantine(mem.key, cause, self._real(turn), rows.consumed_timers), None)
+
+    def abandon(self, token: str) -> None:
+        """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
+        turn = self._close(token)
+        if turn is not None and turn.is_current:
+            mem = turn.mem
+            mem.abandons += 1
+            mem.abandoned_by = turn.executor
+            if mem.abandons % REPORT_ABANDONS == 0:
+                _log.warning("instance %r: %d turns in a row were given back, the last by worker %r",
+                             mem.key.instance_id, mem.abandons, turn.executor.name)
+            self._delay(mem, mem.abandons)
+
+    def _delay(self, mem: InstanceMemory, times: int) -> None:
+        mem.blocked = True
+        self._memory.put_back(mem)
+        asyncio.get_running_loop().call_later(delay_seconds(times), self._unblock, mem)
+
+    def _unblock(self, mem: InstanceMemory) -> None:
+        if self._memory.find(mem.key) is mem:
+            self._memory.unblock(mem)
+            self._ports.pump()
+
+    def _key(self, instance_id: str) -> InstanceKey:
+        return InstanceKey(partition_of(instance_id, self._hub.partition_count), instance_id)
+
+
+def needs_of(mem: InstanceMemory, intake: Intake, *, echo: bool, limit: int) -> Needs:
+    """Return what a turn asks of its executor: its size as one message, and with its history streamed in pieces.
+
+    A piece holds at least one event; only those in parts above `limit`, and those whose texts were taken out, can be
+    too large.
+    """
+    new, texts = len(intake.new_events), [ref.size for packed in mem.refs.values() for ref in read_refs(packed)]
+    piece = max((new, largest_frame(mem.history, limit), *texts))
+    return Needs(mem.history_size + sum(texts) + new + HEAD_BYTES, piece + HEAD_BYTES, echo)
+
+
+def too_large(size: int) -> str:
+    """Return why an item waits that is larger than any worker at hand can read."""
+    return (f"its work item has about {size} bytes, more than any connected worker that takes it reads in one message: "
+            "keep large data elsewhere and pass references, continue as new to shorten a history, or connect a worker "
+            "that streams histories (.NET) or reads messages of any size (JavaScript)")
