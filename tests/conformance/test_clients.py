@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from conformance.world import NOW, World, in_world, open_world
+from conformance.world import NOW, World, claim, in_world, open_world
 from durabletask_sql.model.creation import CreationPolicy, Decision
 from durabletask_sql.model.instances import ParentLink
 from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
@@ -221,6 +221,6 @@ def test_a_lease_is_taken_over_from_the_dead_and_from_nobody_else(database_url):
         taken = await w.leases.acquire(second)
         assert taken == {partition: epoch + 1 for partition, epoch in owned.items()}
         w.host, w.epochs = second, dict(taken)
-        assert len((await w.load(activity_limit=5, claim_token=9)).activities) == 1
+        assert len((await w.load(activities=claim(5), claim_token=9)).activities) == 1
 
     in_world(database_url, test)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from conformance.world import NOW, World, in_world
+from conformance.world import NOW, World, claim, in_world, room
 from durabletask_sql.model.checkpoints import ActivityCompletion, Discard, OutcomeKind, Quarantine
 from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
 from durabletask_sql.model.status import Status
@@ -59,14 +59,14 @@ def test_activities_beyond_the_room_are_born_unclaimed_and_claimed_oldest_first(
     async def test(w: World):
         row = await w.created("one")
         tasks = tuple(w.activity(row, number) for number in range(5))
-        committed = await w.commit(w.turn(row, activities=tasks), activity_room=2)
+        committed = await w.commit(w.turn(row, activities=tasks), activity_room=room(2))
         assert [task.task_id for task in committed.activities] == [0, 1]
         assert committed.unclaimed_activities
-        loaded = await w.load(activity_limit=2, claim_token=5)
+        loaded = await w.load(activities=claim(2), claim_token=5)
         assert [task.task_id for task in loaded.activities] == [2, 3]
         assert loaded.activities_full
         await w.committer.release_claims(w.host.host_id, [5])
-        assert [task.task_id for task in (await w.load(activity_limit=9, claim_token=6)).activities] == [2, 3, 4]
+        assert [task.task_id for task in (await w.load(activities=claim(9), claim_token=6)).activities] == [2, 3, 4]
 
     in_world(database_url, test)
 

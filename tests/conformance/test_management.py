@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from conformance.world import NOW, World, in_world
+from conformance.world import NOW, World, claim, in_world, room
 from durabletask_sql.clock import FakeClock
 from durabletask_sql.model.instances import ParentLink
 from durabletask_sql.model.messages import MessageKind, NewTimer
@@ -172,7 +172,7 @@ def test_ending_at_once_needs_no_worker_and_makes_what_is_out_stale(database_url
         child = await w.read("child")
         timer = NewTimer(child.key, child.execution_id, MessageKind.EVENT, NOW, b"\x1a\x00")
         await w.commit(w.turn(child, timers=(timer,), activities=(w.activity(child), w.activity(child, 2)), history=None),
-                       activity_room=1)
+                       activity_room=room(1))
         running = await w.read("child")
         await w.instances.send(w.message("child"))
         sent = await w.instances.terminate_now([child.key, w.key("nobody")], "enough", 5 * NOW)
@@ -185,7 +185,7 @@ def test_ending_at_once_needs_no_worker_and_makes_what_is_out_stale(database_url
         told = [next(iter_events(row.events)) for row in await w.queue("parent") if row.kind is MessageKind.EVENT]
         assert told[0].subOrchestrationInstanceFailed.taskScheduledId == 5
         # What a worker has claimed may run to its end, the rest is gone.
-        assert len((await w.load(activity_limit=9, claim_token=3)).activities) == 0
+        assert len((await w.load(activities=claim(9), claim_token=3)).activities) == 0
         gained = [event for page in [one async for one in w.instances.history(child.key, child.execution_id)]
                   for event in iter_events(page)]
         assert [event.WhichOneof("eventType") for event in gained][-3:] == [

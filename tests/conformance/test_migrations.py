@@ -10,7 +10,18 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from durabletask_sql.errors import SchemaError, SettingsError, UnavailableError
-from durabletask_sql.storage import creation, hubs, instances, migrations, queries, rewind, statements, texts, writes
+from durabletask_sql.storage import (
+    creation,
+    hubs,
+    instances,
+    migrations,
+    queries,
+    rewind,
+    statements,
+    task_claims,
+    texts,
+    writes,
+)
 from durabletask_sql.storage.dialect import SqliteCompiler, Statement
 from durabletask_sql.storage.store import ensure_schema
 from durabletask_sql.storage.tables import metadata
@@ -110,7 +121,7 @@ def test_sqlite_never_gives_out_a_sequence_twice(tmp_path, table):
 
 
 def all_statements():
-    for module in (statements, writes, queries, texts, instances, hubs, creation, rewind):
+    for module in (statements, writes, queries, texts, instances, hubs, creation, rewind, task_claims):
         for name, value in vars(module).items():
             if isinstance(value, Statement):
                 yield f"{module.__name__.rpartition('.')[2]}.{name}", value

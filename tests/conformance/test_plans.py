@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from conformance.plans import plan_of
 from conformance.world import World, in_world
 from durabletask_sql.model.queries import EndedQuery, InstanceQuery
 from durabletask_sql.model.status import Status
 from durabletask_sql.storage.queries import ended_statement, page_statement
-from durabletask_sql.storage.sqlite import _DIALECT, SqliteSession
 
 PAGES = {
     "all": (page_statement(InstanceQuery()), "ix_instances_created"),
@@ -18,26 +18,12 @@ PAGES = {
 }
 
 
-def explained(session, statement):
-    if isinstance(session, SqliteSession):
-        compiled = statement.compile(dialect=_DIALECT)
-        values = {**compiled.params, "hub": 1}
-        rows = session._connection.execute(f"EXPLAIN QUERY PLAN {compiled}", [values[name] for name in compiled.positiontup])
-        return "\n".join(row[3] for row in rows)
-    prepared = session._compiler.prepare(statement)
-    values = {**prepared.constants, "hub": 1}
-    reply = session._queue("a plan", b"EXPLAIN " + prepared.text,
-                           [encode(values[name]) for name, encode in prepared.parameters], once=True)
-    session.flush()
-    return "\n".join(row[0] for row in reply.rows)
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_read_in_the_order_of_its_index(database_url, name):
     statement, index = PAGES[name]
 
     async def test(w: World):
-        plan = await w.store._database.readers.run(lambda session: explained(session, statement))
+        plan = await plan_of(w, statement)
         assert index in plan, plan
         assert "Sort" not in plan, plan
         assert "TEMP B-TREE" not in plan, plan

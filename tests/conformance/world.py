@@ -16,6 +16,7 @@ from durabletask_sql.model.creation import CreationPolicy
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage, QueueRow
 from durabletask_sql.model.status import Status
+from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.committer import Committed, Group, Load, Loaded
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation
@@ -32,6 +33,16 @@ from durabletask_sql.storage.transactions import transact
 
 T = TypeVar("T")
 NOW = 1_000_000
+
+
+def room(count: int, name: str = "act") -> ActivityRoom:
+    """Room for so many new activities of a name."""
+    return ActivityRoom({(name, None): 0}, (count,))
+
+
+def claim(count: int, name: str | None = None, version: str | None = None, size: int = 1_000) -> tuple[ActivityClaim, ...]:
+    """A claim of so many unclaimed activities."""
+    return (ActivityClaim(count, size, name, version),)
 
 
 @dataclass
@@ -86,7 +97,7 @@ class World:
         return NewActivity(row.key, row.execution_id, task_id, name, None, b"event")
 
     def group(self, *items: Item, **parts: Any) -> Group:
-        return replace(Group(tuple(items), dict(self.epochs), NOW, self.host.host_id, 77, 100, 10 * NOW), **parts)
+        return replace(Group(tuple(items), dict(self.epochs), NOW, self.host.host_id, 77, room(100), 10 * NOW), **parts)
 
     async def commit(self, *items: Item, **parts: Any) -> Committed:
         return await self.committer.commit(self.group(*items, **parts))

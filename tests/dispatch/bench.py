@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
+from durabletask_sql.clock import SystemClock
 from durabletask_sql.host import Host, HubRuntime
 from durabletask_sql.model.filters import WorkFilters, name_filter
 from durabletask_sql.partitions.limits import MemoryLimits
@@ -53,11 +54,24 @@ class Worker:
         return await asyncio.wait_for(self.activities.get(), SECONDS)
 
 
-class Bench:
-    """The host's default hub."""
+class HandClock(SystemClock):
+    """The system's clock, whose monotonic time a test moves on."""
 
-    def __init__(self, runtime: HubRuntime) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.moved
+
+
+class Bench:
+    """The host's default hub. Its upkeep, which looks every few seconds by itself, also looks when told."""
+
+    def __init__(self, runtime: HubRuntime, clock: HandClock) -> None:
         self.runtime = runtime
+        self.clock = clock
+        self.upkeep = runtime.dispatcher.upkeep
         self.board = runtime.board
         self.service = runtime.service
 
@@ -114,10 +128,11 @@ def on_bench(url: str, test: Callable[[Bench], Awaitable[T]], memory: MemoryLimi
     async def run() -> T:
         settings = replace(Settings(database=url, upgrade=True), partitions=partitions)
         store = await SqlStore.open(url, lease_seconds=settings.lease_seconds, upgrade=True)
-        host = await Host.on(store, settings, memory=memory)
+        clock = HandClock()
+        host = await Host.on(store, settings, lambda: clock, memory)
         await host.start()
         try:
-            return await test(Bench(host.hubs["default"]))
+            return await test(Bench(host.hubs["default"], clock))
         finally:
             await host.stop()
 

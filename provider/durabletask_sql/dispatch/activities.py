@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from durabletask_sql.clock import Clock
+from durabletask_sql.dispatch.claiming import claims_for, room_for
 from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
 from durabletask_sql.dispatch.ports import BoardPorts
@@ -15,6 +16,7 @@ from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.lanes import Lane, Lanes
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import ActivityItem, Executor, Needs, WorkKind
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -24,7 +26,6 @@ from durabletask_sql.turn.limits import bounded_result
 
 _log = logging.getLogger(__name__)
 
-ACTIVITY_BUFFER = 200
 _SMALL_BYTES = 1024 * 1024  # any executor reads a message of this size
 
 
@@ -71,6 +72,7 @@ class Activities:
         self._lanes: Lanes[Task, Takers[OpenActivity]] = Lanes(self._group_of)
         self._waiting: dict[int, Task] = {}
         self._completing: set[int] = set()
+        self._idle: frozenset[int] = frozenset()
         self._silenced: dict[tuple[str, int], list[Task]] = {}
         self._dispatches = 0
 
@@ -92,9 +94,32 @@ class Activities:
         self._waiting[task.row.seq] = task
         self._lanes.add(task, first=first)
 
-    def room(self) -> int:
-        """Return how many more activity tasks this host should claim: its free slots plus one batch."""
-        return max(0, self.seats.room() + ACTIVITY_BUFFER - len(self._waiting)) if self.seats.anybody else 0
+    def room(self, classes: Iterable[tuple[str, str | None]]) -> ActivityRoom:
+        """Return how many new tasks of these names and versions are born claimed by this host."""
+        return room_for(self.seats, self._lanes.counts(), classes)
+
+    def claims(self) -> tuple[ActivityClaim, ...]:
+        """Return which unclaimed tasks this host should claim now."""
+        return claims_for(self.seats, self._lanes.counts())
+
+    def take_surplus(self) -> list[ActivityRow]:
+        """Remove and return the tasks that had no taker here when this was called last, and have none now.
+
+        Others may have one. A worker that comes back soon finds its tasks where they were, and what it finished
+        meanwhile still counts.
+        """
+        idle = {task.row.seq: task for task in self._lanes.waiting_for(self.seats.nobody)
+                if task.needs is None or not task.needs.echo}
+        surplus = [task for seq, task in idle.items() if seq in self._idle]
+        for task in surplus:
+            self._unqueue(task.row.seq)
+        self._idle = frozenset(idle) - {task.row.seq for task in surplus}
+        return [task.row for task in surplus]
+
+    def unserved(self) -> Iterable[tuple[str, str | None, bool]]:
+        """Return name, version and whether it is its size, of each task that waits here and nobody takes."""
+        return ((task.row.name, task.row.version, task.needs is not None)
+                for task in self._lanes.waiting_for(self.seats.nobody) if task.needs is None or not task.needs.echo)
 
     def pump(self) -> None:
         """Hand out whatever can be handed out now."""

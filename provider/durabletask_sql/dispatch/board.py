@@ -4,17 +4,20 @@ It only brings together turns and activities: each kind of work has a module of 
 that take it and have room, oldest first.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.activities import Activities
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import Turns, TurnSeats
+from durabletask_sql.dispatch.unserved import WorkClass
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.hubs import TaskHub
-from durabletask_sql.ports.work import Executor
+from durabletask_sql.ports.work import Executor, WorkKind
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.turn.intake import TurnLimits
 
@@ -26,7 +29,7 @@ class Board:
                  clock: Clock, ports: BoardPorts, limits: TurnLimits) -> None:
         """Begin with nobody connected and nothing to do; `seats` sort the memory's ready instances."""
         self._memory = memory
-        self._wants_work = ports.wants_work
+        self._ports = ports
         self._turns = Turns(hub, host_id, memory, seats, clock, ports, limits)
         self._activities = Activities(hub, memory, speculation, clock, ports, limits)
         self._offering = True
@@ -38,9 +41,26 @@ class Board:
         self._activities.add(rows)
         self.pump()
 
-    def activity_room(self) -> int:
-        """Return how many more activity tasks this host should claim."""
-        return self._activities.room()
+    def activity_room(self, classes: Iterable[tuple[str, str | None]]) -> ActivityRoom:
+        """Return how many new activity tasks of these names and versions are born claimed by this host."""
+        return self._activities.room(classes)
+
+    def activity_claims(self) -> tuple[ActivityClaim, ...]:
+        """Return which unclaimed activity tasks this host should claim now."""
+        return self._activities.claims()
+
+    def takes_activity(self, name: str, version: str | None) -> bool:
+        """Tell whether somebody connected takes this activity."""
+        return bool(self._activities.seats.takers(name, version))
+
+    def take_surplus(self) -> list[ActivityRow]:
+        """Remove and return claimed activity tasks that nobody here has taken for a while."""
+        return self._activities.take_surplus()
+
+    def unserved(self) -> Counter[WorkClass]:
+        """Count what waits in memory and nobody takes."""
+        return (Counter(WorkClass(WorkKind.ORCHESTRATION, *found) for found in self._turns.unserved())
+                + Counter(WorkClass(WorkKind.ACTIVITY, *found) for found in self._activities.unserved()))
 
     def pump(self) -> None:
         """Hand out whatever can be handed out now."""
@@ -70,7 +90,8 @@ class Board:
             self._memory.ready.sort_again()
         if self._activities.seats.add(executor, executor.activity_slots):
             self._activities.sort_again()
-        self._wants_work()
+            self._ports.wants_activities()
+        self._ports.wants_work()
         self.pump()
 
     def disconnect(self, executor: Executor) -> None:

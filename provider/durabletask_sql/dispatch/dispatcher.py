@@ -11,6 +11,7 @@ from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import TurnSeats
+from durabletask_sql.dispatch.upkeep import Upkeep
 from durabletask_sql.errors import DurableTaskSqlError
 from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey
@@ -62,16 +63,20 @@ class Dispatcher:
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, seats, clock, BoardPorts(
-            self._submit, committer.activity, self._kick, self._pump), settings.turns)
+            self._submit, committer.activity, self._kick, self._want_activities, self._pump), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
-            self._ready, self.board.add_activities, self.board.activity_room, changed, self._recover,
-            lambda: self.board.outstanding))
+            self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims, changed,
+            self._recover, lambda: self.board.outstanding))
+        self.upkeep = Upkeep(committer, self.board, clock, identity.host_id)
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
         return self._owner.submit(item, provisional)
 
     def _kick(self) -> None:
         self._owner.kick()
+
+    def _want_activities(self) -> None:
+        self._owner.unclaimed_activities = True
 
     def _pump(self) -> None:
         self.board.pump()
@@ -90,7 +95,7 @@ class Dispatcher:
     async def start(self) -> None:
         """Take the partitions and begin to work."""
         await self._ownership.start()
-        for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._run_lease()):
+        for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._run_lease(), self.upkeep.run()):
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def drain(self, seconds: float) -> None:

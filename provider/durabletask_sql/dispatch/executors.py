@@ -111,27 +111,26 @@ class Seats(Generic[HeldT]):
         return self._group(frozenset(profile for profile in self.profiles() if profile.meets(needs)
                                      and self.takes(profile, name, version)))
 
+    @property
+    def nobody(self) -> Takers[HeldT]:
+        """The takers of what nobody takes."""
+        return self._group(frozenset())
+
     def takes(self, profile: Profile, name: str, version: str | None) -> bool:
         """Tell whether a profile's filter takes this name and version."""
         names = self._kind.filter_of(profile.filters)
         return names is None or names.takes(name, version)
 
-    @property
-    def anybody(self) -> bool:
-        """Whether an executor is connected."""
-        return bool(self._seats)
-
-    def room(self) -> int:
-        """Return how many more items all of them take."""
-        return sum(max(0, seat.room) for seat in self._seats)
-
     def profiles(self) -> list[Profile]:
         """Return the profiles of those connected, each once."""
         return list(dict.fromkeys(seat.profile for seat in self._seats))
 
-    def groups(self) -> list[Takers[HeldT]]:
-        """Return every group of takers that was asked for since the profiles last changed."""
-        return list(self._groups.values())
+    def rooms(self) -> dict[Profile, int]:
+        """Return how many more items the executors of each profile take together."""
+        rooms: dict[Profile, int] = {}
+        for seat in self._seats:
+            rooms[seat.profile] = rooms.get(seat.profile, 0) + seat.room
+        return rooms
 
     def _group(self, profiles: frozenset[Profile]) -> Takers[HeldT]:
         found = self._groups.get(profiles)

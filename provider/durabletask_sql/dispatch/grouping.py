@@ -64,6 +64,11 @@ def new_messages(items: Iterable[Item]) -> Iterable[NewMessage]:
             yield item.message
 
 
+def activity_classes(items: Iterable[Item]) -> set[tuple[str, str | None]]:
+    """Return the names, with versions, of the activities that items start."""
+    return {(task.name, task.version) for item in items if isinstance(item, TurnCheckpoint) for task in item.activities}
+
+
 def choose_entering(memory: Memory, items: Sequence[Item]) -> frozenset[InstanceKey]:
     """Return the instances whose new rows this host takes into memory with the commit."""
     counts: dict[InstanceKey, tuple[int, int]] = {}

@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 
 from durabletask_sql.clock import MICROSECONDS, Clock
 from durabletask_sql.dispatch.filling import Filler
-from durabletask_sql.dispatch.grouping import Submission, choose_claims, choose_entering, take_group
+from durabletask_sql.dispatch.grouping import (
+    Submission,
+    activity_classes,
+    choose_claims,
+    choose_entering,
+    take_group,
+)
 from durabletask_sql.dispatch.merging import Merger
 from durabletask_sql.dispatch.pace import Pace
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
@@ -30,6 +36,7 @@ from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.committer import Committed, Committer, Group, Load
 
 _log = logging.getLogger(__name__)
@@ -37,7 +44,6 @@ _log = logging.getLogger(__name__)
 TIMER_WINDOW = 60 * MICROSECONDS
 TIMER_LIMIT = 10_000
 SCAN_LIMIT = 500
-ACTIVITY_BATCH = 200
 PACK_AHEAD_BYTES = 256 * 1024
 _FIRST_RETRY_SECONDS = 0.05
 _LAST_RETRY_SECONDS = 2.0
@@ -48,12 +54,13 @@ _REPORT_BUSY_SECONDS = 5.0
 class OwnerEvents:
     """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown.
 
-    And whom it asks: how many activity tasks there is room for, how many items are out at executors.
+    And whom it asks: for which activity tasks there is room, which to claim, how many items are out at executors.
     """
 
     ready: Callable[[], None]
     activities: Callable[[Iterable[ActivityRow]], None]
-    activity_room: Callable[[], int]
+    activity_room: Callable[[Iterable[tuple[str, str | None]]], ActivityRoom]
+    activity_claims: Callable[[], tuple[ActivityClaim, ...]]
     changed: Callable[[TurnCheckpoint], None]
     recover: Callable[[], Awaitable[None]]
     outstanding: Callable[[], int]
@@ -149,7 +156,7 @@ class Owner:
         return memory.wants_anything() or (memory.wants_timers and bool(memory.epochs)) or self._wants_activities()
 
     def _wants_activities(self) -> bool:
-        return self.unclaimed_activities and self._events.activity_room() >= ACTIVITY_BATCH
+        return self.unclaimed_activities and bool(self._events.activity_claims())
 
     async def _step(self) -> None:
         if self._unknown:
@@ -189,7 +196,7 @@ class Owner:
                claims: tuple[InstanceKey, ...]) -> Group:
         now = self._clock.now()
         return Group(items, dict(self._memory.epochs), now, self._host_id, new_claim_token(),
-                     self._events.activity_room(), now + TIMER_WINDOW, entering, claims,
+                     self._events.activity_room(activity_classes(items)), now + TIMER_WINDOW, entering, claims,
                      self._memory.limits.share_messages)
 
     def _drop_foreign(self, submissions: list[Submission]) -> list[Submission]:
@@ -264,7 +271,8 @@ class Owner:
         """Try one item alone, with growing delays, while another session holds a row that it needs."""
         delay, began, reported = _FIRST_RETRY_SECONDS, self._clock.monotonic(), False
         while True:
-            group = replace(self._group((submission.item,), frozenset(), ()), alone=True, activity_room=0)
+            group = replace(self._group((submission.item,), frozenset(), ()), alone=True,
+                            activity_room=ActivityRoom())
             if not self._drop_foreign([submission]):
                 return
             try:
@@ -298,7 +306,8 @@ class Owner:
             scan={partition: min(room, SCAN_LIMIT) for partition, room in wanted.scan.items()},
             full=memory.full() if wanted.scan else frozenset(), share=memory.limits.share_messages,
             timer_horizon=now + TIMER_WINDOW if with_timers else 0, timer_limit=TIMER_LIMIT if with_timers else 0,
-            activity_limit=ACTIVITY_BATCH if self._wants_activities() else 0, claim_token=new_claim_token(),
+            activities=self._events.activity_claims() if self.unclaimed_activities else (),
+            claim_token=new_claim_token(),
         )
         try:
             loaded = await self._committer.load(load)
@@ -309,7 +318,7 @@ class Owner:
             self.lose_ownership()
             return
         live = self._merger.merge_load(load, loaded)
-        if load.activity_limit:
+        if load.activities:
             self.unclaimed_activities = loaded.activities_full
             self._events.activities(loaded.activities)
         if loaded.lost_partitions & live:

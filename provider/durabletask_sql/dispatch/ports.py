@@ -13,11 +13,13 @@ class BoardPorts:
     """Submitting items, finding an activity task by its claim, giving tasks back, and having work looked for.
 
     `submit` takes the sequence under which the item's message is in memory already, or None. `in_flight` are the
-    commits that such messages wait for. `pump` hands out whatever can be handed out.
+    commits that such messages wait for. `wants_activities` says that unclaimed tasks may have found a taker, `pump`
+    hands out whatever can be handed out.
     """
 
     submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
     find_activity: Callable[[int, int, int], Awaitable[ActivityRow | None]]
     wants_work: Callable[[], None]
+    wants_activities: Callable[[], None]
     pump: Callable[[], None]
     in_flight: dict[int, "asyncio.Future[Outcome]"] = field(default_factory=dict)

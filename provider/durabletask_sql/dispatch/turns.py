@@ -5,7 +5,7 @@ What may run is memory's decision, what an answer means is `turn`'s, what is dur
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -172,6 +172,12 @@ class Turns:
         mem.blocked = True
         done = self._ports.submit(Discard(mem.key, seqs, timers), None)
         done.add_done_callback(lambda _: self._unblock(mem))
+
+    def unserved(self) -> Iterable[tuple[str, str | None, bool]]:
+        """Return name, version and whether it is its size, of each instance that waits here and nobody takes."""
+        for mem in self._memory.ready.waiting_for(self.seats.nobody):
+            if mem.row is not None and (mem.needs is None or not mem.needs.echo):
+                yield mem.row.name, mem.row.version, mem.needs is not None
 
     def past_of(self, instance_id: str, execution_id: str | None) -> tuple[bytes, ...] | None:
         """Return the history (framed) that the turn which is out was made from; None when none is out."""

@@ -63,7 +63,10 @@ class TimerRow:
 
 @dataclass(frozen=True, slots=True)
 class NewActivity:
-    """An activity task to be queued; `event` is the serialized TaskScheduled history event (not framed)."""
+    """An activity task to be queued; `event` is the serialized TaskScheduled history event (not framed).
+
+    `version` is the one that workers' filters are compared with (`filters.fold_version`); the event has it as sent.
+    """
 
     key: InstanceKey
     execution_id: str
@@ -75,7 +78,10 @@ class NewActivity:
 
 @dataclass(frozen=True, slots=True)
 class ActivityRow:
-    """An activity task that this host has claimed. `token` is the claim: a completion must carry it."""
+    """An activity task that this host has claimed. `token` is the claim: a completion must carry it.
+
+    `name` and `version` are what workers' filters are compared with.
+    """
 
     seq: int
     key: InstanceKey

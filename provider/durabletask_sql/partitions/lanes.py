@@ -87,6 +87,10 @@ class Lanes(Generic[ItemT, GroupT]):
         item.lane = None
         return item, chosen[1]
 
+    def counts(self) -> dict[GroupT, int]:
+        """Return how many items wait for each group."""
+        return {group: len(lane.items) for group, lane in self._lanes.items()}
+
     def waiting_for(self, group: GroupT) -> Iterable[ItemT]:
         """Return the items whose takers these are, oldest first."""
         lane = self._lanes.get(group)

@@ -11,6 +11,7 @@ from typing import Protocol
 from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, QueueRow, TimerRow
+from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Group:
     new children and of continue-as-new, in partitions of ours, always are (unless `alone`); all others are written
     with held_epoch 0. After the inserts the other rows of the instances in `claims` are claimed, and their ceilings
     read. New timers in our partitions due before `timer_horizon` enter; new activities enter, claimed by `host_id`
-    with `claim_token`, as long as fewer than `activity_room` did. `alone` is the solo lane: it runs on a connection
+    with `claim_token`, as far as `activity_room` goes. `alone` is the solo lane: it runs on a connection
     of its own beside the committer, so nothing enters and nothing is claimed.
     """
 
@@ -31,7 +32,7 @@ class Group:
     now: int
     host_id: int
     claim_token: int = 0
-    activity_room: int = 0
+    activity_room: ActivityRoom = ActivityRoom()
     timer_horizon: int = 0
     entering: frozenset[InstanceKey] = frozenset()
     claims: tuple[InstanceKey, ...] = ()
@@ -68,8 +69,8 @@ class Load:
     `scan` asks, for each of its partitions, for up to so many un-held rows, oldest first, except of instances in
     `full`; the instances found are claimed: those in `warm` as they are, all others read afresh. `claims` are
     instances to claim that are in memory; `fresh` ones are also read afresh: row, history and the rows already held
-    at our epoch. Timers due before `timer_horizon`, at most `timer_limit`, earliest first, are claimed, and up to
-    `activity_limit` unclaimed activity tasks of the hub, oldest first, with `claim_token`.
+    at our epoch. Timers due before `timer_horizon`, at most `timer_limit`, earliest first, are claimed, and
+    the unclaimed activity tasks of the hub that `activities` ask for, with `claim_token`.
     """
 
     epochs: Mapping[int, int]
@@ -82,7 +83,7 @@ class Load:
     share: int = 1000
     timer_horizon: int = 0
     timer_limit: int = 0
-    activity_limit: int = 0
+    activities: tuple[ActivityClaim, ...] = ()
     claim_token: int = 0
 
 
@@ -179,6 +180,14 @@ class Committer(Protocol):
 
     async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
         """Return the activity task with this sequence if it is still held under this claim, else None."""
+        ...
+
+    async def give_back(self, host_id: int, tasks: Sequence[ActivityRow]) -> None:
+        """Leave claimed activity tasks to others; a claim that does not hold any more is passed over."""
+        ...
+
+    async def count_unclaimed(self, limit: int) -> Sequence[tuple[str, str | None, int]]:
+        """Return the names and versions of unclaimed activity tasks with how many there are, of the oldest `limit`."""
         ...
 
     async def release_claims(self, host_id: int, tokens: Sequence[int]) -> None:

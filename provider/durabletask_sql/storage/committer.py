@@ -37,6 +37,7 @@ from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
 from durabletask_sql.storage.session import Reply, Session, asked
 from durabletask_sql.storage.sqlite import SqliteSession
+from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK
 from durabletask_sql.storage.texts import fill
 
 _log = logging.getLogger(__name__)
@@ -118,6 +119,18 @@ class SqlCommitter:
         rows = await self._database.readers.run(lambda session: asked(
             session, sql.FIND_TASK, [(partition, seq)], hub=self._hub.hub_id, claim=token))
         return next(iter(task_rows(Reply(rows))), None)
+
+    async def give_back(self, host_id: int, tasks: Sequence[ActivityRow]) -> None:
+        """Leave claimed activity tasks to others; a claim that does not hold any more is passed over."""
+        rows = sorted((task.key.partition, task.seq, task.token) for task in tasks)
+        await self._database.committer.run(lambda session: asked(
+            session, GIVE_BACK, rows, hub=self._hub.hub_id, owner=host_id))
+
+    async def count_unclaimed(self, limit: int) -> Sequence[tuple[str, str | None, int]]:
+        """Return the names and versions of unclaimed activity tasks with how many there are, of the oldest `limit`."""
+        rows = await self._database.readers.run(lambda session: asked(
+            session, COUNT_UNCLAIMED, hub=self._hub.hub_id, room=limit))
+        return [(name, version, count) for name, version, count in rows]
 
     async def release_claims(self, host_id: int, tokens: Sequence[int]) -> None:
         """Give back the activity tasks that a host claimed under these tokens."""

@@ -166,8 +166,15 @@ class GroupAttempt:
         return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
 
     def _plan_tasks(self, writes: Writes) -> tuple[list[tuple[NewActivity, bool]], list[Row]]:
-        """Say which new activities are born claimed: as many as this host has room for."""
-        planned = [(task, number < self._group.activity_room) for number, task in enumerate(writes.new_tasks)]
+        """Say which new activities are born claimed: those that somebody here takes, as long as there is room."""
+        lanes, left = self._group.activity_room.lanes, list(self._group.activity_room.rooms)
+        planned = []
+        for task in writes.new_tasks:
+            lane = lanes.get((task.name, task.version))
+            mine = lane is not None and left[lane] > 0
+            if lane is not None:
+                left[lane] -= 1
+            planned.append((task, mine))
         owner, token = self._group.host_id, self._group.claim_token
         return planned, [(*task.key, task.execution_id, task.task_id, task.name, task.version,
                           owner if mine else 0, token if mine else 0, task.event) for task, mine in planned]

@@ -11,6 +11,7 @@ from durabletask_sql.storage.codec import decode_instance
 from durabletask_sql.storage.dialect import Row, Statement
 from durabletask_sql.storage.group import queue_rows
 from durabletask_sql.storage.session import Reply, Session
+from durabletask_sql.storage.task_claims import TaskClaims
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class LoadAttempt:
         self._session = session
         self._hub = hub_id
         self._load = load
+        self._tasks = TaskClaims(session, hub_id, load)
 
     def run(self) -> Loaded:
         """Claim and read; partitions that are not ours any more are left alone and named."""
@@ -39,6 +41,7 @@ class LoadAttempt:
         scans = {partition: self._session.send(sql.SCAN, hub=self._hub, partition=partition, room=room,
                                                epoch=load.epochs[partition])
                  for partition, room in sorted(load.scan.items())}
+        self._tasks.look()
         self._session.flush()
         ours = frozenset(partition for partition, owner, epoch in partitions.rows
                          if owner == load.host_id and epoch == load.epochs[partition])
@@ -81,17 +84,15 @@ class LoadAttempt:
         timers = [self._session.send(sql.CLAIM_TIMERS, hub=self._hub, partition=partition,
                                      epoch=load.epochs[partition], horizon=load.timer_horizon, room=load.timer_limit)
                   for partition in sorted(ours) if load.timer_limit]
-        tasks = Reply()
-        if load.activity_limit:
-            tasks = self._session.send(sql.CLAIM_TASKS, hub=self._hub, room=load.activity_limit, owner=load.host_id,
-                                       claim=load.claim_token)
+        self._tasks.claim()
         self._session.commit()
+        tasks, tasks_full = self._tasks.reply()
         return Loaded(
             claimed=_together(claimed, held), ceilings=_ceilings((*found.claims, *found.fresh), ceilings),
             fresh=_fresh(found.fresh, rows, history), timers=timer_rows(timers), activities=task_rows(tasks),
             scan_full=frozenset(found.scan_full),
             timers_full=any(len(reply.rows) == load.timer_limit for reply in timers),
-            activities_full=bool(load.activity_limit) and len(tasks.rows) == load.activity_limit,
+            activities_full=tasks_full,
             lost_partitions=frozenset(load.epochs) - ours)
 
 

@@ -292,24 +292,12 @@ def _claim_timers(v: FromClause) -> Executable:
 
 CLAIM_TIMERS = Statement("timers", _claim_timers)
 
-_TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.instance_id,
+TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.instance_id,
              activity_queue.c.execution_id, activity_queue.c.task_id, activity_queue.c.name, activity_queue.c.version,
              activity_queue.c.event, activity_queue.c.token)
 
-
-def _claim_tasks(v: FromClause) -> Executable:
-    free = activity_queue.alias("free")
-    picked = (select(*rows_of(free)).where(free.c.hub_id == HUB, free.c.host == ZERO).order_by(free.c.seq)
-              .limit(bindparam("room", type_=BIGINT)).with_for_update(skip_locked=True))
-    return (update(activity_queue).where(in_rows(activity_queue, v, picked))
-            .values(host=bindparam("owner", type_=BIGINT), token=bindparam("claim", type_=BIGINT))
-            .returning(*_TASK_ROW))
-
-
-CLAIM_TASKS = Statement("activity_queue", _claim_tasks)
-
 FIND_TASK = Statement("activity_queue", lambda v: (
-    select(*_TASK_ROW).where(keyed(activity_queue, v), activity_queue.c.token == bindparam("claim", type_=BIGINT))),
+    select(*TASK_ROW).where(keyed(activity_queue, v), activity_queue.c.token == bindparam("claim", type_=BIGINT))),
     SEQS)
 
 RELEASE_TASKS = Statement("activity_queue", lambda v: (

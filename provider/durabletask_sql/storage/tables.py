@@ -170,8 +170,16 @@ activity_queue = Table(
     Column("failed_deliveries", Integer, nullable=False, server_default=text("0")),
     Column("event", LargeBinary, nullable=False),
     PrimaryKeyConstraint("hub_id", "partition", "seq"),
-    Index("ix_activity_queue_host", "hub_id", "host", "seq", postgresql_where=text("host >= 0")),
     Index("ix_activity_queue_instance", "hub_id", "instance_id", "seq"),
+    Index("ix_activity_queue_host", "hub_id", "host", "seq",
+          postgresql_where=text("host > 0"), sqlite_where=text("host > 0")),
+    # Tasks that are born claimed never enter these.
+    Index("ix_activity_queue_unclaimed", "hub_id", "seq",
+          postgresql_where=text("host = 0"), sqlite_where=text("host = 0")),
+    Index("ix_activity_queue_name", "hub_id", "name", "seq",
+          postgresql_where=text("host = 0"), sqlite_where=text("host = 0")),
+    Index("ix_activity_queue_version", "hub_id", "name", "version", "seq",
+          postgresql_where=text("host = 0"), sqlite_where=text("host = 0")),
 )
 
 quarantine = Table(

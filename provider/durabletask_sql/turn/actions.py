@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from durabletask_sql.errors import InvalidArgumentError, InvalidCompletionError
 from durabletask_sql.ids import partition_of
 from durabletask_sql.model.checkpoints import NewChild
+from durabletask_sql.model.filters import fold_version
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage, NewTimer
 from durabletask_sql.protocol import events
@@ -72,7 +73,8 @@ def _schedule_task(effects: Effects, action: pb.OrchestratorAction) -> None:
     effects.history.append(frame(event))
     effects.activities.append(NewActivity(
         effects.row.key, effects.row.execution_id, action.id, task.name,
-        task.version.value if task.HasField("version") else effects.row.version, event.SerializeToString()))
+        fold_version(task.version.value if task.HasField("version") else effects.row.version),
+        event.SerializeToString()))
 
 
 def _create_timer(effects: Effects, action: pb.OrchestratorAction) -> None:
