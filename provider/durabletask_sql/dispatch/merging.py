@@ -79,7 +79,8 @@ class Merger:
         memory = self._memory
         live = frozenset(p for p, epoch in load.epochs.items() if memory.epochs.get(p) == epoch)
         memory.merge_fresh(found for found in loaded.fresh if found.key.partition in live)
-        memory.merge_rows(row for row in loaded.claimed if row.key.partition in live)
+        memory.merge_rows((row for row in loaded.claimed if row.key.partition in live),
+                          frozenset(found.key for found in loaded.fresh))
         memory.merge_ceilings({key: value for key, value in loaded.ceilings.items() if key.partition in live})
         self._speculation.redo_overtaken(loaded.ceilings)
         memory.settle_load(found.key for found in loaded.fresh)

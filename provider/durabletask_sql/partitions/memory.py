@@ -6,7 +6,7 @@ those of the queue protocol (ARCHITECTURE.md, "How messages are found").
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from durabletask_sql.model.checkpoints import TurnCheckpoint
@@ -162,8 +162,11 @@ class Memory:
 
     # What came back
 
-    def merge_rows(self, rows: Iterable[QueueRow]) -> None:
-        """Let claimed or self-written rows enter. An instance that is not in memory has to be read afresh first."""
+    def merge_rows(self, rows: Iterable[QueueRow], read: Collection[InstanceKey] = ()) -> None:
+        """Let claimed or self-written rows enter. An instance that is not in memory has to be read afresh first.
+
+        Those in `read` were read after these rows were found: nothing about their rows is news.
+        """
         for row in rows:
             if row.key.partition not in self.epochs:
                 continue
@@ -176,7 +179,7 @@ class Memory:
                 if mem.needs_executor and (mem.row is None or not mem.row.history_count):
                     mem.needs_executor = False  # a termination may have come, which needs none
                     self.ready.move(mem)
-            if not mem.known or self._is_news(mem, row):
+            if row.key not in read and (not mem.known or self._is_news(mem, row)):
                 self.read_afresh(row.key)
             self.consider(mem)
 

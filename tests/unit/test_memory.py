@@ -1,0 +1,40 @@
+"""The owner's memory asks for what it needs, and stops asking once it has it."""
+
+from __future__ import annotations
+
+import pytest
+
+from durabletask_sql.dispatch.merging import Merger
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.messages import MessageKind, QueueRow
+from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.lanes import Lanes
+from durabletask_sql.partitions.limits import MemoryLimits
+from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.ports.committer import FreshInstance, Load, Loaded
+
+KEY = InstanceKey(0, "one")
+EPOCHS = {0: 1}
+
+
+def row_of(execution):
+    return InstanceRow(0, "one", execution, 0, 1, "flow", None, Status.RUNNING, 0, 0, history_count=1)
+
+
+@pytest.mark.parametrize(("found", "execution"), [(None, None), (row_of("new"), "old")],
+                         ids=["nobody", "an older execution"])
+def test_a_message_for(found, execution):
+    """It is read afresh once, to be sure, and then handed out: to be discarded."""
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"))
+    memory.own(EPOCHS)
+    memory.take_wanted()  # the scan that follows owning
+    late = QueueRow(7, KEY, execution, MessageKind.EVENT, b"")
+    memory.merge_rows([late])
+    wanted = memory.take_wanted()
+    assert wanted.fresh == (KEY,)
+    Merger(memory, Speculation(memory)).merge_load(
+        Load(EPOCHS, 1, fresh=wanted.fresh),
+        Loaded(claimed=(late,), ceilings={KEY: None}, fresh=(FreshInstance(KEY, found, ()),)))
+    assert not memory.wants_anything()
+    assert memory.ready.take(lambda group: group)[0].key == KEY
