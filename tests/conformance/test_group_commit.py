@@ -131,6 +131,19 @@ def test_a_fresh_read_brings_rows_that_are_held_already(database_url):
     in_world(database_url, test)
 
 
+def test_a_fresh_read_brings_timers_that_are_held_already(database_url):
+    """Those that were due and taken up before the instance had to be read again would never fire otherwise."""
+    async def test(w: World):
+        row, other = await w.created("target"), await w.created("other")
+        timers = [NewTimer(one.key, one.execution_id, MessageKind.EVENT, NOW + 1, b"\x1a\x00") for one in (row, other)]
+        held = (await w.commit(w.turn(row, timers=(timers[0],)), w.turn(other, timers=(timers[1],)))).timers
+        assert (await w.load(fresh=(row.key,))).timers == (held[0],)
+        assert {timer.seq for timer in (await w.load(fresh=(row.key, other.key))).timers} == {one.seq for one in held}
+        assert (await w.load(claims=(row.key,))).timers == ()
+
+    in_world(database_url, test)
+
+
 def test_a_new_epoch_unholds_everything(database_url):
     async def test(w: World):
         await w.created("target")

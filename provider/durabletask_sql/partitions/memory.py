@@ -385,6 +385,7 @@ class Memory:
     def _leave(self, mem: InstanceMemory) -> None:
         self._history_bytes -= mem.history_size
         del self._instances[mem.key]
+        mem.turn = None  # an answer to a turn that is out belongs to what is forgotten
         self.filling.release(mem.key)
         self.ready.remove(mem)
         self._claims.pop(mem.key, None)

@@ -79,6 +79,7 @@ class LoadAttempt:
         claimed = self._send(sql.CLAIM, keys, share=load.share)
         ceilings = self._send(sql.CEILINGS, keys)
         held = self._send(sql.HELD, fresh_keys)
+        held_timers = self._send(sql.HELD_TIMERS, fresh_keys)
         rows = self._send(sql.FRESH_INSTANCES, found.fresh)
         history = self._send(sql.FRESH_HISTORY, found.fresh)
         timers = [self._session.send(sql.CLAIM_TIMERS, hub=self._hub, partition=partition,
@@ -89,8 +90,8 @@ class LoadAttempt:
         tasks, tasks_full = self._tasks.reply()
         return Loaded(
             claimed=_together(claimed, held), ceilings=_ceilings((*found.claims, *found.fresh), ceilings),
-            fresh=_fresh(found.fresh, rows, history), timers=timer_rows(timers), activities=task_rows(tasks),
-            scan_full=frozenset(found.scan_full),
+            fresh=_fresh(found.fresh, rows, history), timers=timer_rows((held_timers, *timers)),
+            activities=task_rows(tasks), scan_full=frozenset(found.scan_full),
             timers_full=any(len(reply.rows) == load.timer_limit for reply in timers),
             activities_full=tasks_full,
             lost_partitions=frozenset(load.epochs) - ours)

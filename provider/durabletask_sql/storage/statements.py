@@ -275,6 +275,10 @@ READ_TEXTS = Statement("payloads", lambda v: (
         payloads.c.payload_id == v.c.payload_id)))), {**EXECUTIONS, "payload_id": INTEGER})
 
 
+_TIMER_ROW = (timers.c.partition, timers.c.seq, timers.c.instance_id, timers.c.execution_id, timers.c.kind,
+              timers.c.fire_at, timers.c.events)
+
+
 def _claim_timers(v: FromClause) -> Executable:
     due = timers.alias("due")
     epoch = bindparam("epoch", type_=BIGINT)
@@ -286,11 +290,14 @@ def _claim_timers(v: FromClause) -> Executable:
         .with_for_update(key_share=True, skip_locked=True))
     return (update(timers).where(in_rows(timers, v, picked))
             .values(held_epoch=epoch)
-            .returning(timers.c.partition, timers.c.seq, timers.c.instance_id, timers.c.execution_id, timers.c.kind,
-                       timers.c.fire_at, timers.c.events))
+            .returning(*_TIMER_ROW))
 
 
 CLAIM_TIMERS = Statement("timers", _claim_timers)
+
+HELD_TIMERS = Statement("timers", lambda v: (
+    select(*_TIMER_ROW).select_from(v.join(timers, by_instance(timers, v)))
+    .where(unindexed(timers.c.held_epoch) == v.c.epoch)), _CLAIM)
 
 TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.instance_id,
              activity_queue.c.execution_id, activity_queue.c.task_id, activity_queue.c.name, activity_queue.c.version,
