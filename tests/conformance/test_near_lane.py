@@ -118,3 +118,14 @@ def test_a_failure_on_the_loop_is_rolled_back(run):
         assert await lane.run(transaction, short=True)
 
     run(test)
+
+
+def test_only_transactions_that_may_be_lost_go_without_a_sync(path):
+    session = SqliteSession(path, SqliteCompiler(), writer=True)
+    levels = []
+    for durable in (True, False, False, True):
+        session.begin(durable=durable)
+        levels.append(session._connection.execute("PRAGMA synchronous").fetchone()[0])
+        session.commit()
+    session.close()
+    assert levels == [2, 1, 1, 2]

@@ -58,14 +58,19 @@ class SqliteSession:
         self._compiler = compiler
         self._path = path
         self._wal = WalKeeper(path) if writer else None
+        self._durable = True
         self.may_wait = True
 
     def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
         """Take the write lock, waiting for another process's transaction as long as it takes.
 
-        Both arguments are PostgreSQL's: here one writer stops all others, and every commit is synced.
+        The timeout is PostgreSQL's: here one writer stops all others. A commit that need not be durable is not synced;
+        the next one that is syncs it as well.
         """
-        del lock_timeout_ms, durable
+        del lock_timeout_ms
+        if durable is not self._durable:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         began = time.monotonic()
         report, step = began + _FIRST_REPORT_SECONDS, _FIRST_BUSY_STEP_SECONDS
         while True:
