@@ -1,13 +1,13 @@
 """When a group has gathered enough: a group of several items costs hardly more than a group of one.
 
-A commit waits a moment for others when, at the pace at which items arrived lately, some will come within it. An item
-that nobody follows (one orchestration running alone, say) never waits.
+A commit waits a moment for others when, at the pace at which items arrived lately, some will come within it. Where few
+are out at executors (one orchestration running alone, say) nobody waits: they rather depend on this very commit.
 """
 
 import asyncio
 
 WINDOW_SECONDS = 0.002
-ENOUGH_ITEMS = 5  # SDK workers block a thread of few in each completion: waiting for more would starve them
+ENOUGH_ITEMS = 4  # SDK workers block a thread of few in each completion: waiting for more would starve them
 _WEIGHT = 0.125
 _LONGEST_GAP_SECONDS = 1.0
 _NEVER = 1 << 62
@@ -31,8 +31,10 @@ class Pace:
             self._enough.set()
 
     async def gather(self, waiting: int, outstanding: int) -> None:
-        """Wait until enough items have arrived, or a moment has passed; `outstanding` could still arrive."""
-        expected = min(ENOUGH_ITEMS, waiting + outstanding, waiting + int(WINDOW_SECONDS / self._gap))
+        """Wait until enough items have arrived, or a moment has passed; `outstanding` are at executors."""
+        if outstanding < ENOUGH_ITEMS:
+            return
+        expected = min(ENOUGH_ITEMS, waiting + int(WINDOW_SECONDS / self._gap))
         if expected <= waiting:
             return
         self._wanted = expected
