@@ -17,8 +17,9 @@ from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.ports.hubs import Store, TaskHub
 from durabletask_sql.ports.leases import HostIdentity
 from durabletask_sql.ports.work import WorkBoard
+from durabletask_sql.service.hubs import HubAdministration
 from durabletask_sql.service.orchestrations import Orchestrations
-from durabletask_sql.settings import Limits, Settings
+from durabletask_sql.settings import Settings
 from durabletask_sql.storage.leases import process_start
 from durabletask_sql.storage.store import SqlStore
 from durabletask_sql.turn.intake import TurnLimits
@@ -33,6 +34,7 @@ class HubRuntime:
     hub: TaskHub
     service: Orchestrations
     dispatcher: Dispatcher
+    administration: HubAdministration
 
     @property
     def board(self) -> WorkBoard:
@@ -67,7 +69,7 @@ class Host:
                                           memory=memory or MemoryLimits(),
                                           turns=TurnLimits(payload_bytes=settings.limits.payload_bytes))
             hub = await store.open_hub(name, settings.partitions)
-            hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings.limits)
+            hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings)
         return cls(store, hubs)
 
     async def start(self) -> None:
@@ -90,13 +92,14 @@ class Host:
 
 
 def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableClock, dispatch: DispatcherSettings,
-             limits: Limits) -> HubRuntime:
+             settings: Settings) -> HubRuntime:
     def changed(checkpoint: TurnCheckpoint) -> None:
         service.waiters.notify((checkpoint.key,))
 
     dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), clock, dispatch, changed)
-    service = Orchestrations(hub, store.instances(hub), clock, limits, dispatcher)
-    return HubRuntime(hub, service, dispatcher)
+    service = Orchestrations(hub, store.instances(hub), clock, settings.limits, dispatcher)
+    administration = HubAdministration(hub, store, dispatcher.start_over, allowed=settings.manage_hubs)
+    return HubRuntime(hub, service, dispatcher, administration)
 
 
 def identify() -> HostIdentity:

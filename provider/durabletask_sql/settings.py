@@ -11,6 +11,7 @@ DEFAULT_PORT = 4001
 DEFAULT_HUB = "default"
 _MAX_PORT = 65_535
 _MAX_PARTITIONS = 1_024
+_SWITCH = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("", "0", "false", "no", "off"), False)}
 _MAX_HUB_NAME = 100
 _LEAST_PAYLOAD = 1_024
 _MOST_PAYLOAD = 256 * 1024 * 1024  # a statement carries a few of them, and PostgreSQL takes 1 GiB in one
@@ -46,6 +47,7 @@ class Settings:
     partitions: int | None = None
     upgrade: bool = False
     allow_unsafe_database: bool = False
+    manage_hubs: bool = False
     limits: Limits = field(default_factory=Limits)
     lease_seconds: float = 12.0
     drain_seconds: float = 10.0
@@ -92,6 +94,15 @@ def check_max_payload(size: int | str, where: str) -> int:
     return found
 
 
+def check_switch(text: str, where: str) -> bool:
+    """Return whether something is switched on. Raises SettingsError naming `where` it came from."""
+    word = text.strip().lower()
+    if word not in _SWITCH:
+        message = f"{where} {text!r} is neither on nor off: use 1 or 0"
+        raise SettingsError(message)
+    return _SWITCH[word]
+
+
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings that environment variables give; options come on top."""
     listen, hubs = environment.get("DURABLETASK_SQL_LISTEN"), environment.get("DURABLETASK_SQL_TASK_HUB")
@@ -100,5 +111,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         database=environment.get("DURABLETASK_SQL_DATABASE") or DEFAULT_DATABASE,
         listen=parse_listen(listen, "DURABLETASK_SQL_LISTEN") if listen else Listen(),
         hubs=check_hubs(hubs.split(","), "DURABLETASK_SQL_TASK_HUB") if hubs else (DEFAULT_HUB,),
+        manage_hubs=check_switch(environment.get("DURABLETASK_SQL_MANAGE_TASK_HUBS", ""),
+                                 "DURABLETASK_SQL_MANAGE_TASK_HUBS"),
         limits=Limits(payload_bytes=check_max_payload(payload, "DURABLETASK_SQL_MAX_PAYLOAD")) if payload else Limits(),
     )

@@ -18,6 +18,7 @@ SERVED = {"Hello", "StartInstance", "GetInstance", "WaitForInstanceStart", "Wait
           "TerminateInstance", "SuspendInstance", "ResumeInstance", "QueryInstances", "PurgeInstances", "GetWorkItems",
           "CompleteOrchestratorTask", "CompleteActivityTask", "AbandonTaskOrchestratorWorkItem",
           "AbandonTaskActivityWorkItem", "StreamInstanceHistory", "ListInstanceIds", "RestartInstance", "RewindInstance",
+          "CreateTaskHub", "DeleteTaskHub",
           "SkipGracefulOrchestrationTerminations"}
 METHODS = pb.DESCRIPTOR.services_by_name["TaskHubSidecarService"].methods
 

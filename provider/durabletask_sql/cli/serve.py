@@ -51,6 +51,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--upgrade", action="store_true", help="create or upgrade the schema on PostgreSQL before serving")
     parser.add_argument("--allow-unsafe-database", action="store_true",
                         help="serve on a PostgreSQL with fsync off, which loses data in a crash")
+    parser.add_argument("--manage-task-hubs", action="store_true", help="let clients empty the task hubs that are served, "
+                        "with all their data (CreateTaskHub, DeleteTaskHub; default: $DURABLETASK_SQL_MANAGE_TASK_HUBS, "
+                        "else no)")
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"),
                         help="least level of the logs on standard error (default: warning)")
     parser.set_defaults(run=run)
@@ -66,6 +69,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         limits=Limits(payload_bytes=check_max_payload(options.max_payload, "--max-payload"))
         if options.max_payload is not None else settings.limits,
         partitions=check_partitions(options.partitions), upgrade=options.upgrade,
+        manage_hubs=options.manage_task_hubs or settings.manage_hubs,
         allow_unsafe_database=options.allow_unsafe_database)
 
 

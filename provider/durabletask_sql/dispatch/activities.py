@@ -155,6 +155,11 @@ class Activities:
             if activity.task.row.seq not in self._completing:
                 self._queue(activity.task, first=True)
 
+    def forget_waiting(self) -> None:
+        """Hand out none of the tasks that wait here: they were deleted."""
+        for seq in list(self._waiting):
+            self._unqueue(seq)
+
     def sort_again(self) -> None:
         """The executors are others now: see who takes what waits."""
         self._lanes.sort_again()

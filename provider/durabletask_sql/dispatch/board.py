@@ -41,6 +41,10 @@ class Board:
         self._activities.add(rows)
         self.pump()
 
+    def forget_activities(self) -> None:
+        """Hand out none of the activity tasks that wait here: they were deleted."""
+        self._activities.forget_waiting()
+
     def activity_room(self, classes: Iterable[tuple[str, str | None]]) -> ActivityRoom:
         """Return how many new activity tasks of these names and versions are born claimed by this host."""
         return self._activities.room(classes)

@@ -92,6 +92,11 @@ class Dispatcher:
             self._memory.lose(key)
         self._owner.kick()
 
+    def start_over(self) -> None:
+        """The hub was emptied: nothing that is in memory, or out at workers, counts any more."""
+        self.board.forget_activities()
+        self._owner.lose_ownership()
+
     async def start(self) -> None:
         """Take the partitions and begin to work."""
         await self._ownership.start()

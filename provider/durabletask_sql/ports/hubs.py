@@ -34,6 +34,13 @@ class Store(Protocol):
         """Return the hub, created when missing with this many partitions (None: 4 on SQLite, 16 on PostgreSQL)."""
         ...
 
+    async def empty_hub(self, hub: TaskHub) -> None:
+        """Delete everything that a hub holds, in one transaction; it stays, and its partitions keep their owners.
+
+        All its epochs rise: what an owner has in memory counts no more. Raises as clients' writes do.
+        """
+        ...
+
     def committer(self, hub: TaskHub) -> Committer:
         """Return the owner's committer of a hub."""
         ...

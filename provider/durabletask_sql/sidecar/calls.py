@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from durabletask_sql.errors import DurableTaskSqlError, InvalidArgumentError, NotFoundError
 from durabletask_sql.ports.work import WorkBoard
 from durabletask_sql.service.abstraction import OrchestrationService
+from durabletask_sql.service.hubs import HubAdministration
 from durabletask_sql.sidecar.errors import status_of
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,11 @@ class ServedHub(Protocol):
     @property
     def board(self) -> WorkBoard:
         """Where workers connect."""
+        ...
+
+    @property
+    def administration(self) -> HubAdministration:
+        """What clients can do to the hub itself."""
         ...
 
 

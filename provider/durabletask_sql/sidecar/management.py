@@ -1,4 +1,4 @@
-"""The RPCs that manage what there is: listing, restarting, rewinding, ending at once, purging."""
+"""The RPCs that manage what there is: listing, restarting, rewinding, ending at once, purging, task hubs."""
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -67,6 +67,17 @@ class ManagementMethods:
         answer = pb.PurgeInstancesResponse(deletedInstanceCount=purged.count)
         answer.isComplete.value = purged.is_complete
         return answer
+
+    async def create_task_hub(self, call: Call, request: pb.CreateTaskHubRequest) -> pb.CreateTaskHubResponse:
+        """Make sure that the call's task hub is there, emptied if that is asked for."""
+        await call.hub.administration.create(recreate=request.recreateIfExists)
+        return pb.CreateTaskHubResponse()
+
+    async def delete_task_hub(self, call: Call, request: pb.DeleteTaskHubRequest) -> pb.DeleteTaskHubResponse:
+        """Delete everything in the call's task hub."""
+        del request
+        await call.hub.administration.delete()
+        return pb.DeleteTaskHubResponse()
 
 
 def _purge_filter(wanted: pb.PurgeInstanceFilter) -> PurgeFilter:

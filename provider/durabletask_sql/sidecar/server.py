@@ -96,6 +96,8 @@ def _management(hubs: Mapping[str, ServedHub], methods: ManagementMethods
         "RestartInstance": unary(hubs, "RestartInstance", pb.RestartInstanceRequest, methods.restart_instance),
         "RewindInstance": unary(hubs, "RewindInstance", pb.RewindInstanceRequest, methods.rewind_instance),
         "PurgeInstances": unary(hubs, "PurgeInstances", pb.PurgeInstancesRequest, methods.purge_instances),
+        "CreateTaskHub": unary(hubs, "CreateTaskHub", pb.CreateTaskHubRequest, methods.create_task_hub),
+        "DeleteTaskHub": unary(hubs, "DeleteTaskHub", pb.DeleteTaskHubRequest, methods.delete_task_hub),
         "SkipGracefulOrchestrationTerminations": unary(
             hubs, "SkipGracefulOrchestrationTerminations", pb.SkipGracefulOrchestrationTerminationsRequest,
             methods.skip_graceful_orchestration_terminations),

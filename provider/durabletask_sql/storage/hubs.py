@@ -1,14 +1,26 @@
 """Task hubs in their table, with the partitions that belong to them."""
 
-from sqlalchemy import bindparam, insert, select
+from collections.abc import Callable
+
+from sqlalchemy import Table, bindparam, delete, exists, insert, literal_column, select, update
 
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.storage.database import process_time
-from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Statement, insert_new, no_source
+from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Executable, Statement, insert_new, no_source
 from durabletask_sql.storage.faults import ShortWriteError
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.statements import HUB
-from durabletask_sql.storage.tables import partitions, task_hubs
+from durabletask_sql.storage.tables import (
+    activity_queue,
+    control_queue,
+    history,
+    instances,
+    metadata,
+    partitions,
+    payloads,
+    task_hubs,
+    timers,
+)
 
 _NAME = bindparam("name", type_=TEXT)
 
@@ -22,6 +34,42 @@ INSERT_HUB = Statement("task_hubs", lambda v: insert_new(task_hubs, v).from_sele
 
 INSERT_PARTITIONS = Statement("partitions", lambda v: insert(partitions).from_select(
     ["hub_id", "partition"], select(HUB, v.c.partition).where(v.c.ord.is_not(None))), {"partition": INTEGER})
+
+
+RAISE_EPOCHS = Statement("partitions", no_source(lambda: update(partitions).where(
+    partitions.c.hub_id == HUB).values(epoch=partitions.c.epoch + 1)))
+
+EMPTY_INSTANCES = Statement("instances", no_source(lambda: delete(instances).where(instances.c.hub_id == HUB)))
+
+
+def _empty(table: Table) -> Callable[[], Executable]:
+    """Delete the rows of a hub that belong to no instance.
+
+    Those of an instance that was made after the statement before are left: they are seen together with it.
+    """
+    alive = exists(select(literal_column("1")).where(
+        instances.c.hub_id == table.c.hub_id, instances.c.partition == table.c.partition,
+        instances.c.instance_id == table.c.instance_id).correlate(table))
+    return lambda: delete(table).where(table.c.hub_id == HUB, ~alive)
+
+
+# In the fixed lock order, then whatever else belongs to instances.
+_ORDER = (activity_queue, control_queue, timers, history, payloads)
+_BELONGING = (*_ORDER, *(table for table in metadata.tables.values()
+                         if "instance_id" in table.c and table not in (instances, *_ORDER)))
+EMPTY = {table.name: Statement(table.name, no_source(_empty(table))) for table in _BELONGING}
+
+
+def empty_hub(session: Session, hub_id: int) -> None:
+    """Delete everything that a hub holds. Leaves the transaction to be committed.
+
+    The epochs come first: no turn commits meanwhile, and none of before does afterwards. Clients' writes that hold an
+    instance are waited for by the deletion of its row, so that the statements behind it see all that they wrote.
+    """
+    session.send(RAISE_EPOCHS, hub=hub_id)
+    session.send(EMPTY_INSTANCES, hub=hub_id)
+    for statement in EMPTY.values():
+        session.send(statement, hub=hub_id)
 
 
 def open_hub(session: Session, name: str, partition_count: int) -> TaskHub:

@@ -7,9 +7,10 @@ from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.storage import migrations
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.database import Database
-from durabletask_sql.storage.hubs import open_hub
+from durabletask_sql.storage.hubs import empty_hub, open_hub
 from durabletask_sql.storage.instances import SqlInstances
 from durabletask_sql.storage.leases import SqlLeases
+from durabletask_sql.storage.transactions import transact
 from durabletask_sql.storage.url import SQLITE, DatabaseUrl, parse_url
 
 _PARTITIONS_SQLITE, _PARTITIONS_POSTGRESQL = 4, 16
@@ -49,6 +50,10 @@ class SqlStore:
         """Return the hub, created when missing."""
         count = partition_count or (_PARTITIONS_SQLITE if self.is_sqlite else _PARTITIONS_POSTGRESQL)
         return await self._database.clients.run(lambda session: open_hub(session, name, count))
+
+    async def empty_hub(self, hub: TaskHub) -> None:
+        """Delete everything that a hub holds, in one transaction."""
+        await transact(self._database, lambda session: empty_hub(session, hub.hub_id))
 
     def committer(self, hub: TaskHub) -> SqlCommitter:
         """Return the owner's committer of a hub."""
