@@ -38,8 +38,9 @@ def test_a_command_hands_on_its_arguments_and_its_exit_code(environment, command
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_is_interrupted_may_clean_up(environment, command):
-    process = subprocess.Popen([sys.executable, str(ROOT / "dev.py"), command, "wait"], stdout=subprocess.PIPE, text=True,
-                               env=environment, start_new_session=True)
+    # A job in the background ignores interrupts, and so would all that it starts.
+    process = subprocess.Popen(["env", "--default-signal=INT", sys.executable, str(ROOT / "dev.py"), command, "wait"],
+                               stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     assert process.stdout.readline() == f"{COMMANDS[command]} wait\n"
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=20)[0] == "cleaned up\n"
