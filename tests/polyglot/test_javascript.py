@@ -40,6 +40,10 @@ def test_an_orchestration_sends_an_event_to_another(seen):
     assert seen["event_between_orchestrations"] == completed(["from another orchestration"])
 
 
+def test_a_timer_for_the_last_date_of_javascript_is_waited_for(seen):
+    assert seen["farthest_timer"] == completed(output=True)
+
+
 def test_continue_as_new_keeps_the_order_of_events(seen):
     assert seen["continue_as_new"]["events"] == completed(list(range(10)))
 

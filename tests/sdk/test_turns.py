@@ -201,6 +201,19 @@ def test_an_empty_custom_status_is_none_and_an_unset_one_clears_it(wire, worker,
     worker.answer(worker.turn(instance_id), complete())
 
 
+@pytest.mark.parametrize(("asked", "kept"), [
+    (Timestamp(seconds=8_640_000_000_000), Timestamp(seconds=253_402_300_799, nanos=999_999_999)),
+    (Timestamp(seconds=-8_640_000_000_000), Timestamp(seconds=-62_135_596_800))], ids=["far", "ancient"])
+def test_a_timer_beyond_what_the_protocol_can_say_is_brought_into_its_range(wire, worker, fresh_id, asked, kept):
+    """The dates of JavaScript and Java go further than year 9999: nobody waits for the difference."""
+    instance_id = wire.start(fresh_id("timer"))
+    worker.answer(worker.turn(instance_id), timer(1, asked))
+    assert wire.history(instance_id)[2].timerCreated.fireAt == kept
+    wire.raise_event(instance_id)
+    worker.answer(until_raised(worker, instance_id, "e"), complete())
+    wire.end(instance_id)
+
+
 def test_the_trace_of_an_execution_is_sent_back_to_it_until_it_continues_as_new(wire, worker, fresh_id):
     instance_id = wire.start(fresh_id("trace"), parentTraceContext=TRACE)
     trace = pb.OrchestrationTraceContext(spanID=text("b7ad6b7169203331"), spanStartTime=stamp(0, nanos=1))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from durabletask_sql.errors import InvalidArgumentError, InvalidCompletionError
+from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import partition_of
 from durabletask_sql.model.checkpoints import NewChild
 from durabletask_sql.model.filters import fold_version
@@ -12,7 +12,7 @@ from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage,
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
-from durabletask_sql.protocol.pb_time import check_range, micros_rounded_up
+from durabletask_sql.protocol.pb_time import in_range, micros_rounded_up
 from durabletask_sql.turn.children import new_child
 from durabletask_sql.turn.notices import FIRE_AND_FORGET
 
@@ -78,11 +78,7 @@ def _schedule_task(effects: Effects, action: pb.OrchestratorAction) -> None:
 
 
 def _create_timer(effects: Effects, action: pb.OrchestratorAction) -> None:
-    fire_at = action.createTimer.fireAt
-    try:
-        check_range(fire_at, f"timer {action.id}")
-    except InvalidArgumentError as error:
-        refuse(effects.row, action, str(error))
+    fire_at = in_range(action.createTimer.fireAt)
     effects.history.append(frame(events.timer_created(effects.now, action.id, fire_at)))
     due = micros_rounded_up(fire_at)
     fired = events.timer_fired(max(due, effects.now), action.id, fire_at)

@@ -106,6 +106,13 @@ export function scenarios(client) {
       return { event: shown(await end(id)), timeout: await run("impatient", 200) };
     },
 
+    async farthest_timer() {
+      const id = await start("patient");
+      await running(id);
+      await raise(id, "news");
+      return shown(await end(id));
+    },
+
     async event_between_orchestrations() {
       const id = await start("listener", 1);
       await run("sender", id);

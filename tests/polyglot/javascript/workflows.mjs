@@ -99,6 +99,12 @@ export const orchestrators = {
     return "timed out";
   },
 
+  async *patient(ctx) {
+    const event = ctx.waitForExternalEvent("news");
+    const winner = yield whenAny([event, ctx.createTimer(new Date(8.64e15))]);
+    return winner === event;
+  },
+
   async *sender(ctx, target) {
     ctx.sendEvent(target, "news", "from another orchestration");
   },
