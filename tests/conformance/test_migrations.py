@@ -10,19 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from durabletask_sql.errors import SchemaError, SettingsError, UnavailableError
-from durabletask_sql.storage import (
-    creation,
-    hubs,
-    instances,
-    migrations,
-    queries,
-    rewind,
-    statements,
-    task_claims,
-    texts,
-    writes,
-)
-from durabletask_sql.storage.dialect import SqliteCompiler, Statement
+from durabletask_sql.storage import migrations
 from durabletask_sql.storage.store import ensure_schema
 from durabletask_sql.storage.tables import metadata
 from durabletask_sql.storage.url import SQLITE, parse_url
@@ -118,25 +106,3 @@ def test_sqlite_never_gives_out_a_sequence_twice(tmp_path, table):
         ddl = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
     connection.close()
     assert "seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT" in ddl
-
-
-def all_statements():
-    for module in (statements, writes, queries, texts, instances, hubs, creation, rewind, task_claims):
-        for name, value in vars(module).items():
-            if isinstance(value, Statement):
-                yield f"{module.__name__.rpartition('.')[2]}.{name}", value
-            elif isinstance(value, dict) and all(isinstance(one, Statement) for one in value.values()) and value:
-                yield from ((f"{name}[{key}]", one) for key, one in value.items())
-
-
-@pytest.mark.parametrize("statement", [pytest.param(one, id=name) for name, one in dict(all_statements()).items()])
-def test_no_statement_scans_a_table_on_sqlite(tmp_path, statement):
-    url = parse_url(f"sqlite:///{tmp_path / 'hub.db'}")
-    migrations.upgrade(url)
-    compiled = SqliteCompiler().compile(statement, 2)
-    connection = sqlite3.connect(url.location)
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {compiled.text}", [None] * compiled.text.count("?"))]
-    connection.close()
-    tables = [name for name in metadata.tables if name not in SMALL]
-    scans = [step for step in plan if any(step.startswith(f"SCAN {name}") for name in tables)]
-    assert scans == [], plan

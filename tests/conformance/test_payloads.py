@@ -15,6 +15,7 @@ from durabletask_sql.errors import NotFoundError
 from durabletask_sql.model.checkpoints import HistoryAppend
 from durabletask_sql.model.creation import CreationPolicy
 from durabletask_sql.model.messages import MessageKind, NewMessage
+from durabletask_sql.model.queries import InstanceQuery
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.committer import HollowHistory
 from durabletask_sql.ports.instances import Creation, Termination
@@ -248,5 +249,24 @@ def test_a_history_is_read_in_pages_of_about_a_mebibyte(database_url):
         pages = [page async for page in w.instances.history(row.key, row.execution_id)]
         assert b"".join(pages) == committed
         assert [round(len(page) / 100_000) for page in pages] == [8, 5, 31, 0, 0]
+
+    in_world(database_url, test)
+
+
+def test_a_page_of_instances_is_one_that_clients_can_read_in_one_message(database_url):
+    async def test(w: World):
+        sizes = {"a": 1000, "b": 2 * MIB, "c": MIB, "d": 5 * MIB, "e": 1000, "f": 1000}
+        for instance_id, size in sizes.items():
+            await start(w, instance_id, json_text(size))
+        pages, query = [], InstanceQuery(payloads=True)
+        while True:
+            page = await w.instances.query(query)
+            pages.append("".join(state.row.instance_id for state in page.states))
+            assert all(len(state.input) == sizes[state.row.instance_id] for state in page.states)
+            if page.next is None:
+                break
+            query = replace(query, after=page.next)
+        assert pages == ["ab", "c", "d", "ef"]
+        assert len((await w.instances.query(InstanceQuery())).states) == 6
 
     in_world(database_url, test)

@@ -25,7 +25,10 @@ class InstanceQuery:
 
 @dataclass(frozen=True, slots=True)
 class InstancePage:
-    """One page, in order of (created_at, instance_id); `next` is None on the last one."""
+    """One page, in order of (created_at, instance_id), or of instance_id if a prefix was asked for.
+
+    It may be shorter than asked, even empty, although there is a next one: `next` is None on the last one.
+    """
 
     states: tuple[InstanceState, ...]
     next: str | None

@@ -92,7 +92,7 @@ class LoadAttempt:
             claimed=_together(claimed, held), ceilings=_ceilings((*found.claims, *found.fresh), ceilings),
             fresh=_fresh(found.fresh, rows, history), timers=timer_rows((held_timers, *timers)),
             activities=task_rows(tasks), scan_full=frozenset(found.scan_full),
-            timers_full=any(len(reply.rows) == load.timer_limit for reply in timers),
+            timers_full=any(len(reply.rows) >= load.timer_limit for reply in timers),
             activities_full=tasks_full,
             lost_partitions=frozenset(load.epochs) - ours)
 

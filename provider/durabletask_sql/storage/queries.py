@@ -1,13 +1,10 @@
 """Reads of instances: one, many by a filter, children, histories. On the reader lane, never longer than a page."""
 
-import base64
-import binascii
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.sql.selectable import FromClause
 
-from durabletask_sql.errors import InvalidArgumentError
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery
 from durabletask_sql.model.status import TERMINAL, Status
@@ -16,12 +13,20 @@ from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import COLUMNS, decode_instance
 from durabletask_sql.storage.dialect import Statement, hub_of
 from durabletask_sql.storage.packing import unpack
+from durabletask_sql.storage.pages import (
+    ended_statement,
+    needs_stretch,
+    page_statement,
+    stretch_statement,
+    stretch_token,
+    token_of,
+)
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import instances, payloads
 
-_LAST_CODE_POINT = 0x10FFFF
-_NO_TIME = 1 << 62
-_SURROGATES = range(0xD800, 0xE000)
+_PAGE_BYTES = 3 * 1024 * 1024  # gRPC clients read 4 MiB in one message unless told otherwise
+_FIXED_BYTES = 200
+_LONGEST_CHARACTER = 4
 
 READ_INSTANCES = sql.FRESH_INSTANCES
 
@@ -29,13 +34,19 @@ READ_STATUSES = Statement("instances", lambda v: (
     select(instances.c.partition, instances.c.instance_id, instances.c.status)
     .select_from(v.join(instances, sql.by_key(instances, v)))), sql.KEYS)
 
+def _own_payloads(v: FromClause) -> ColumnElement[bool]:
+    return and_(sql.by_key(payloads, v), payloads.c.execution_id == v.c.execution_id, payloads.c.payload_id <= OUTPUT)
+
+
 READ_PAYLOADS = Statement("payloads", lambda v: (
     select(payloads.c.partition, payloads.c.instance_id, payloads.c.payload_id, payloads.c.content,
-           payloads.c.unpacked_size)
-    .select_from(v.join(payloads, and_(
-        payloads.c.hub_id == hub_of(v), payloads.c.partition == v.c.partition,
-        payloads.c.instance_id == v.c.instance_id, payloads.c.execution_id == v.c.execution_id,
-        payloads.c.payload_id <= OUTPUT)))), sql.EXECUTIONS)
+           payloads.c.unpacked_size).select_from(v.join(payloads, _own_payloads(v)))), sql.EXECUTIONS)
+
+READ_PAYLOAD_SIZES = Statement("payloads", lambda v: (
+    select(payloads.c.partition, payloads.c.instance_id,
+           func.sum(func.coalesce(payloads.c.unpacked_size, func.length(payloads.c.content))))
+    .select_from(v.join(payloads, _own_payloads(v)))
+    .group_by(payloads.c.partition, payloads.c.instance_id)), sql.EXECUTIONS)
 
 READ_CHILDREN = Statement("instances", lambda v: (
     select(*COLUMNS).select_from(v.join(instances, and_(
@@ -73,100 +84,48 @@ def read_statuses(session: Session, hub_id: int, keys: Sequence[InstanceKey]) ->
 
 
 def read_page(session: Session, hub_id: int, query: InstanceQuery) -> InstancePage:
-    """Return one page in order of (created_at, instance_id), and the token of the next."""
-    found = session.execute(page_statement(query), {"hub": hub_id}).rows
+    """Return one page, and the token of the next: what clients can read in one message, at least one instance."""
+    end = None
+    if needs_stretch(query):
+        found = session.execute(stretch_statement(query), {"hub": hub_id}).rows
+        end = found[0][0] if found else None
+    found = session.execute(page_statement(query, end), {"hub": hub_id}).rows
     rows = [decode_instance(row) for row in found[:query.page_size]]
-    following = _token(rows[-1]) if len(found) > query.page_size else None
-    return InstancePage(read_states(session, hub_id, rows, payloads=query.payloads), following)
+    kept = rows[:_count_fitting(rows, _payload_sizes(session, hub_id, rows) if query.payloads else {})]
+    following = stretch_token(end) if end is not None else None
+    if len(kept) < len(found):
+        following = token_of(query, kept[-1])
+    return InstancePage(read_states(session, hub_id, kept, payloads=query.payloads), following)
 
 
-def page_statement(query: InstanceQuery) -> Select[tuple[object, ...]]:
-    """Build the statement of a page: one row more than asked, to tell whether there is a next one."""
-    conditions: list[ColumnElement[bool]] = [instances.c.hub_id == sql.HUB, _no_entities()]
-    if query.statuses:
-        conditions.append(or_(*(instances.c.status == int(status) for status in sorted(query.statuses))))
-    if query.created_from is not None:
-        conditions.append(instances.c.created_at >= query.created_from)
-    if query.created_to is not None:
-        conditions.append(instances.c.created_at < query.created_to)
-    if query.prefix:
-        conditions.append(instances.c.instance_id >= query.prefix)
-        end = prefix_end(query.prefix)
-        if end is not None:
-            conditions.append(instances.c.instance_id < end)
-    if query.after is not None:
-        conditions.append(tuple_(instances.c.created_at, instances.c.instance_id) > tuple_(*_position(query.after)))
-    return select(*COLUMNS).where(*conditions).order_by(
-        instances.c.created_at, instances.c.instance_id).limit(query.page_size + 1)
+def _payload_sizes(session: Session, hub_id: int, rows: Sequence[InstanceRow]) -> dict[InstanceKey, int]:
+    if not rows:
+        return {}
+    found = session.ask(READ_PAYLOAD_SIZES, [(*row.key, row.execution_id) for row in rows], hub=hub_id)
+    return {InstanceKey(partition, instance_id): size for partition, instance_id, size in found}
+
+
+def _count_fitting(rows: Sequence[InstanceRow], payload_sizes: Mapping[InstanceKey, int]) -> int:
+    """Return how many of these instances, from the first on, fit into an answer; one always does."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += payload_sizes.get(row.key, 0) + _row_size(row)
+        if count and size > _PAGE_BYTES:
+            return count
+    return len(rows)
+
+
+def _row_size(row: InstanceRow) -> int:
+    tags = sum(len(name) + len(value) for name, value in row.tags.items())
+    texts = tags + len(row.custom_status or "") + len(row.instance_id) + len(row.name)
+    return _LONGEST_CHARACTER * texts + len(row.failure or b"") + _FIXED_BYTES
 
 
 def read_ended_page(session: Session, hub_id: int, query: EndedQuery) -> EndedPage:
     """Return one page of ended instances' ids in order of (completed_at, instance_id), and the key of the next."""
-    wanted = query.statuses & TERMINAL
-    if query.statuses and not wanted:
+    if query.statuses and not query.statuses & TERMINAL:
         return EndedPage((), None)
     found = session.execute(ended_statement(query), {"hub": hub_id}).rows
     page = found[:query.page_size]
     following = f"{page[-1][0]}:{page[-1][1]}" if len(found) > query.page_size else None
     return EndedPage(tuple(instance_id for _, instance_id in page), following)
-
-
-def ended_statement(query: EndedQuery) -> Select[tuple[object, ...]]:
-    """Build the statement of a page of ended instances: only they have a completion time."""
-    ended, instance_id = instances.c.completed_at, instances.c.instance_id
-    conditions: list[ColumnElement[bool]] = [instances.c.hub_id == sql.HUB, ended.is_not(None), _no_entities()]
-    if query.statuses:
-        conditions.append(or_(*(instances.c.status == int(status) for status in sorted(query.statuses))))
-    if query.completed_from is not None:
-        conditions.append(ended >= query.completed_from)
-    if query.completed_to is not None:
-        conditions.append(ended < query.completed_to)
-    if query.after is not None:
-        conditions.append(tuple_(ended, instance_id) > tuple_(*_ended_position(query.after)))
-    return select(ended, instance_id).where(*conditions).order_by(ended, instance_id).limit(query.page_size + 1)
-
-
-def _ended_position(key: str) -> tuple[int, str]:
-    at, _, instance_id = key.partition(":")
-    try:
-        return _checked_position(int(at), instance_id)
-    except ValueError as error:
-        message = f"the last instance key {key!r} is not one that this server gave: begin again without a key"
-        raise InvalidArgumentError(message) from error
-
-
-def _checked_position(at: int, instance_id: str) -> tuple[int, str]:
-    """Return the place of an instance in an order. Raises ValueError for one that no database could hold."""
-    if not 0 <= at < _NO_TIME or "\0" in instance_id:
-        raise ValueError(at)
-    instance_id.encode()  # a lone surrogate is no text
-    return at, instance_id
-
-
-def _no_entities() -> ColumnElement[bool]:
-    return or_(instances.c.instance_id < "@", instances.c.instance_id >= "A")
-
-
-def prefix_end(prefix: str) -> str | None:
-    """Return the first text after all that begin with `prefix`, in code point order; None when there is none."""
-    while prefix:
-        last = ord(prefix[-1]) + 1
-        if last in _SURROGATES:
-            last = _SURROGATES.stop
-        if last <= _LAST_CODE_POINT:
-            return prefix[:-1] + chr(last)
-        prefix = prefix[:-1]
-    return None
-
-
-def _token(row: InstanceRow) -> str:
-    return base64.urlsafe_b64encode(json.dumps([row.created_at, row.instance_id]).encode()).decode()
-
-
-def _position(token: str) -> tuple[int, str]:
-    try:
-        created_at, instance_id = json.loads(base64.urlsafe_b64decode(token.encode()))
-        return _checked_position(int(created_at), str(instance_id))
-    except (ValueError, TypeError, binascii.Error) as error:
-        message = f"the continuation token {token!r} is not one that this server gave: begin again without a token"
-        raise InvalidArgumentError(message) from error

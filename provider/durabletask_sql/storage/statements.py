@@ -13,6 +13,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     union_all,
     update,
@@ -279,15 +280,23 @@ _TIMER_ROW = (timers.c.partition, timers.c.seq, timers.c.instance_id, timers.c.e
               timers.c.fire_at, timers.c.events)
 
 
+def _held_by_nobody(table: FromClause, epoch: ColumnElement[int]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the two conditions under which nobody holds a timer: it never was held, or its holder has lost it.
+
+    Apart, since the index by held_epoch and time is in order of time only beside one value of held_epoch. Of the
+    second kind there are no more than a lost owner's window held.
+    """
+    return table.c.held_epoch == ZERO, and_(table.c.held_epoch > ZERO, table.c.held_epoch < epoch)
+
+
 def _claim_timers(v: FromClause) -> Executable:
-    due = timers.alias("due")
-    epoch = bindparam("epoch", type_=BIGINT)
-    picked = (select(*rows_of(due)).where(
-        due.c.hub_id == HUB, due.c.partition == bindparam("partition", type_=INTEGER),
-        due.c.held_epoch >= ZERO, due.c.held_epoch < epoch,
+    due, epoch = timers.alias("due"), bindparam("epoch", type_=BIGINT)
+    earliest = [select(*rows_of(due)).where(
+        due.c.hub_id == HUB, due.c.partition == bindparam("partition", type_=INTEGER), held,
         due.c.fire_at <= bindparam("horizon", type_=BIGINT))
         .order_by(due.c.fire_at, due.c.seq).limit(bindparam("room", type_=BIGINT))
-        .with_for_update(key_share=True, skip_locked=True))
+        .with_for_update(key_share=True, skip_locked=True).subquery() for held in _held_by_nobody(due, epoch)]
+    picked = union_all(*(select(*rows_of(found)) for found in earliest))
     return (update(timers).where(in_rows(timers, v, picked))
             .values(held_epoch=epoch)
             .returning(*_TIMER_ROW))
@@ -320,10 +329,10 @@ def _pending() -> Executable:
     queued = exists(select(literal_column("1")).select_from(control_queue).where(
         control_queue.c.hub_id == partitions.c.hub_id, control_queue.c.partition == partitions.c.partition,
         control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < partitions.c.epoch))
-    delayed = exists(select(literal_column("1")).select_from(timers).where(
-        timers.c.hub_id == partitions.c.hub_id, timers.c.partition == partitions.c.partition,
-        timers.c.held_epoch >= ZERO, timers.c.held_epoch < partitions.c.epoch,
+    delayed = or_(*(exists(select(literal_column("1")).select_from(timers).where(
+        timers.c.hub_id == partitions.c.hub_id, timers.c.partition == partitions.c.partition, held,
         timers.c.fire_at <= bindparam("horizon", type_=BIGINT)))
+        for held in _held_by_nobody(timers, partitions.c.epoch)))
     free = exists(select(literal_column("1")).select_from(activity_queue).where(
         activity_queue.c.hub_id == HUB, activity_queue.c.host == ZERO))
     return union_all(

@@ -92,7 +92,7 @@ instances = Table(
     Index("ix_instances_created", "hub_id", "created_at", "instance_id"),
     Index("ix_instances_by_id", "hub_id", "instance_id"),
     Index("ix_instances_status", "hub_id", "status", "created_at", "instance_id"),
-    Index("ix_instances_completed", "hub_id", "completed_at", "instance_id",
+    Index("ix_instances_completed", "hub_id", "status", "completed_at", "instance_id",
           postgresql_where=text("completed_at IS NOT NULL"), sqlite_where=text("completed_at IS NOT NULL")),
     Index("ix_instances_parent", "hub_id", "parent_instance_id",
           postgresql_where=text("parent_instance_id IS NOT NULL"), sqlite_where=text("parent_instance_id IS NOT NULL")),
@@ -134,7 +134,7 @@ control_queue = Table(
     Column("kind", SmallInteger, nullable=False),
     Column("held_epoch", BigInteger, nullable=False),
     Column("events", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("hub_id", "partition", "seq"),
+    PrimaryKeyConstraint("hub_id", "seq", "partition"),
     Index("ix_control_queue_held", "hub_id", "partition", text("held_epoch DESC"), "seq", postgresql_where=_HELD),
     Index("ix_control_queue_instance", "hub_id", "instance_id", "seq"),
 )
@@ -150,7 +150,7 @@ timers = Table(
     Column("fire_at", BigInteger, nullable=False),
     Column("held_epoch", BigInteger, nullable=False),
     Column("events", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("hub_id", "partition", "seq"),
+    PrimaryKeyConstraint("hub_id", "seq", "partition"),
     Index("ix_timers_due", "hub_id", "partition", "held_epoch", "fire_at", postgresql_where=_HELD),
     Index("ix_timers_instance", "hub_id", "instance_id", "seq"),
 )
