@@ -289,10 +289,11 @@ def test_a_value_that_the_database_refuses_leaves_the_group_alone(database_url):
 
 
 @pytest.mark.parametrize("size", [8 * 1024 * 1024])
-def test_an_item_larger_than_a_group_commits(database_url, size):
+def test_an_item_larger_than_a_group_commits_and_so_do_the_others(database_url, size):
     async def test(w: World):
-        row = await w.created("one")
-        message = w.message("one", b"\x1a" + b"\x00" * size)
-        assert kinds(await w.commit(w.turn(row, messages=(message,)))) == [COMMITTED]
+        rows = [await w.created(f"i{number}") for number in range(3)]
+        large = w.message("i1", b"\x1a" + b"\x00" * size)
+        committed = await w.commit(w.turn(rows[0]), w.turn(rows[1], messages=(large,)), w.turn(rows[2]))
+        assert kinds(committed) == [COMMITTED] * 3
 
     in_world(database_url, test)
