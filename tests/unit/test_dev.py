@@ -15,13 +15,28 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {"demo": "-m durabletask_sql demo", "test": "-m pytest"}
 
 
+PYTHON = """#!{python}
+import signal, sys, time
+
+def clean_up(*_):
+    time.sleep(1)
+    print("cleaned up", flush=True)
+    sys.exit(130)
+
+signal.signal(signal.SIGINT, clean_up)
+print(*sys.argv[1:], flush=True)
+if sys.argv[-1] != "wait":
+    sys.exit(7)
+time.sleep(30)
+"""
+
+
 @pytest.fixture
 def environment(tmp_path):
     """An environment whose Python tells its arguments and takes a moment to clean up after Ctrl-C."""
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
-    python.write_text("#!/bin/bash\ntrap 'sleep 1; echo cleaned up; exit 130' INT\necho \"$@\"\n"
-                      '[ "${!#}" = wait ] || exit 7\nfor _ in $(seq 300); do sleep 0.1; done\n')
+    python.write_text(PYTHON.format(python=sys.executable))
     python.chmod(0o755)
     mark = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()).hexdigest()
     for extra in ("dev", "demo"):
