@@ -17,6 +17,7 @@ from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.ports.hubs import Store, TaskHub
 from durabletask_sql.ports.leases import HostIdentity
 from durabletask_sql.ports.work import WorkBoard
+from durabletask_sql.service.entities import Entities
 from durabletask_sql.service.hubs import HubAdministration
 from durabletask_sql.service.orchestrations import Orchestrations
 from durabletask_sql.settings import Settings
@@ -33,6 +34,7 @@ class HubRuntime:
 
     hub: TaskHub
     service: Orchestrations
+    entities: Entities
     dispatcher: Dispatcher
     administration: HubAdministration
 
@@ -98,8 +100,9 @@ def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableC
 
     dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), clock, dispatch, changed)
     service = Orchestrations(hub, store.instances(hub), clock, settings.limits, dispatcher)
+    entities = Entities(hub, store.entities(hub), clock, settings.limits, dispatcher)
     administration = HubAdministration(hub, store, dispatcher.start_over, allowed=settings.manage_hubs)
-    return HubRuntime(hub, service, dispatcher, administration)
+    return HubRuntime(hub, service, entities, dispatcher, administration)
 
 
 def identify() -> HostIdentity:

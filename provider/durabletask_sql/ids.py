@@ -3,12 +3,14 @@
 Only this module draws random numbers.
 """
 
+import re
 import secrets
 import uuid
 
 _FNV_OFFSET = 2166136261
 _FNV_PRIME = 16777619
 _32_BITS = 0xFFFFFFFF
+_GUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def new_execution_id() -> str:
@@ -40,3 +42,13 @@ def partition_of(instance_id: str, partition_count: int) -> int:
 def is_entity(instance_id: str) -> bool:
     """Tell whether an instance id is an entity's ("@name@key") and not an orchestration's."""
     return instance_id.startswith("@")
+
+
+def is_guid(text: str) -> bool:
+    """Tell whether a text is a GUID in one of its two plain forms: 32 hexadecimal digits, with or without dashes."""
+    return _GUID.fullmatch(text) is not None
+
+
+def guid_of(digits: str) -> str:
+    """Return 32 hexadecimal digits as a GUID with its dashes."""
+    return str(uuid.UUID(hex=digits))

@@ -23,6 +23,7 @@ class Limits:
 
     payload_bytes: int = 16 * 1024 * 1024
     instance_id: int = 256
+    entity_id: int = 100
     name: int = 300
     page: int = 1_000
     batch: int = 500

@@ -23,6 +23,7 @@ from durabletask_sql.ports.instances import Created, Creation
 from durabletask_sql.ports.leases import HostIdentity
 from durabletask_sql.storage.codec import encode_instance
 from durabletask_sql.storage.committer import SqlCommitter
+from durabletask_sql.storage.entities import SqlEntities
 from durabletask_sql.storage.instances import SqlInstances
 from durabletask_sql.storage.leases import SqlLeases
 from durabletask_sql.storage.session import Session
@@ -56,6 +57,7 @@ class World:
     committer: SqlCommitter
     instances: SqlInstances
     leases: SqlLeases
+    entities: SqlEntities
     epochs: dict[int, int] = field(default_factory=dict)
 
     def key(self, instance_id: str) -> InstanceKey:
@@ -135,7 +137,8 @@ class World:
 async def open_world(url: str, hub: str = "default") -> World:
     store = await SqlStore.open(url, lease_seconds=12, upgrade=True)
     found = await store.open_hub(hub, None)
-    world = World(url, store, found, identify(), store.committer(found), store.instances(found), store.leases(found))
+    world = World(url, store, found, identify(), store.committer(found), store.instances(found), store.leases(found),
+                  store.entities(found))
     await world.leases.register(world.host, 12)
     world.epochs = dict(await world.leases.acquire(world.host))
     return world

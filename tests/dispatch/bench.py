@@ -22,24 +22,29 @@ T = TypeVar("T")
 SECONDS = 10.0
 
 
-def only(orchestrations=(), activities=()):
+def only(orchestrations=(), activities=(), entities=()):
     """A profile that takes these names alone: each a name, or a name with versions."""
     def found(names):
         return name_filter((name, ()) if isinstance(name, str) else name for name in names)
-    return Profile(WorkFilters(found(orchestrations), found(activities), found(())))
+    return Profile(WorkFilters(found(orchestrations), found(activities), found(entities)))
+
+
+DONE = pb.OperationResult(success=pb.OperationResultSuccess())
 
 
 class Worker:
     """An executor. `turn` and `activity` wait for the next item."""
 
     def __init__(self, profile: Profile = Profile(), turn_slots: int = 10, activity_slots: int = 10,
-                 name: str = "worker") -> None:
+                 name: str = "worker", entity_slots: int = 10) -> None:
         self.name = name
         self.profile = profile
         self.turn_slots = turn_slots
         self.activity_slots = activity_slots
+        self.entity_slots = entity_slots
         self.turns: asyncio.Queue = asyncio.Queue()
         self.activities: asyncio.Queue = asyncio.Queue()
+        self.batches: asyncio.Queue = asyncio.Queue()
 
     def offer_turn(self, item):
         self.turns.put_nowait(item)
@@ -47,11 +52,17 @@ class Worker:
     def offer_activity(self, item):
         self.activities.put_nowait(item)
 
+    def offer_entity(self, item):
+        self.batches.put_nowait(item)
+
     async def turn(self):
         return await asyncio.wait_for(self.turns.get(), SECONDS)
 
     async def activity(self):
         return await asyncio.wait_for(self.activities.get(), SECONDS)
+
+    async def batch(self):
+        return await asyncio.wait_for(self.batches.get(), SECONDS)
 
 
 class HandClock(SystemClock):
@@ -74,6 +85,7 @@ class Bench:
         self.upkeep = runtime.dispatcher.upkeep
         self.board = runtime.board
         self.service = runtime.service
+        self.entities = runtime.entities
 
     def connect(self, worker: Worker) -> Worker:
         self.board.connect(worker)
@@ -92,6 +104,15 @@ class Bench:
         await self.board.complete_activity(pb.ActivityResponse(
             instanceId=item.row.key.instance_id, taskId=item.row.task_id, result={"value": text},
             completionToken=item.token if token is None else token))
+
+    async def ran(self, item, *results, state=None, token=None, **parts):
+        """Commit a batch: a result for each operation unless they are given, and the state."""
+        found = pb.EntityBatchResult(
+            results=results or [DONE for _ in iter_events(item.operations)],
+            completionToken=item.token if token is None else token, **parts)
+        if state is not None:
+            found.entityState.value = state
+        await self.board.complete_entity(found)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the loops have come to something that cannot be waited for."""

@@ -21,7 +21,7 @@ SIZE = 1000
 
 
 def memory(limit=2 * SIZE):
-    found = Memory(MemoryLimits(history_bytes=limit), Lanes(lambda _: "anybody"))
+    found = Memory(MemoryLimits(history_bytes=limit), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
     found.own({0: 1})
     return found
 

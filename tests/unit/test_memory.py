@@ -26,7 +26,7 @@ def row_of(execution):
                          ids=["nobody", "an older execution"])
 def test_a_message_for(found, execution):
     """It is read afresh once, to be sure, and then handed out: to be discarded."""
-    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"))
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
     memory.own(EPOCHS)
     memory.take_wanted()  # the scan that follows owning
     late = QueueRow(7, KEY, execution, MessageKind.EVENT, b"")

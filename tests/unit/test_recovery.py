@@ -19,7 +19,7 @@ KEY = InstanceKey(0, "one")
 @pytest.fixture
 def memory():
     """An instance whose turn is out at a worker."""
-    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"))
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
     memory.own({0: 1})
     row = InstanceRow(*KEY, "e1", 0, 1, "flow", None, Status.PENDING, 1, 1)
     memory.merge_fresh([FreshInstance(KEY, row, ())])

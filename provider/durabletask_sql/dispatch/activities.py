@@ -218,7 +218,7 @@ class Activities:
 
     def _is_awaited(self, row: ActivityRow) -> bool:
         """Whether, for all that is in memory, the execution that scheduled a task still runs."""
-        mem = self._memory.find(row.key)
+        mem = self._memory.instance(row.key)
         if mem is None or not mem.known or mem.stale or mem.row is None:
             return True
         return mem.row.execution_id == row.execution_id and not mem.row.status.is_terminal

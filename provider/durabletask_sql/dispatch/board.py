@@ -1,7 +1,7 @@
 """The work board of one task hub: where executors connect and answer. Implements `ports.work.WorkBoard`.
 
-It only brings together turns and activities: each kind of work has a module of its own that matches it with executors
-that take it and have room, oldest first.
+It only brings together turns, activities and entities: each kind of work has a module of its own that matches it with
+executors that take it and have room, oldest first.
 """
 
 from collections import Counter
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.activities import Activities
+from durabletask_sql.dispatch.entities import Entities, EntitySeats
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import Turns, TurnSeats
 from durabletask_sql.dispatch.unserved import WorkClass
@@ -26,12 +27,13 @@ class Board:
     """Executors, ready work, and the work that is out."""
 
     def __init__(self, hub: TaskHub, host_id: int, memory: Memory, speculation: Speculation, seats: TurnSeats,
-                 clock: Clock, ports: BoardPorts, limits: TurnLimits) -> None:
-        """Begin with nobody connected and nothing to do; `seats` sort the memory's ready instances."""
+                 entity_seats: EntitySeats, clock: Clock, ports: BoardPorts, limits: TurnLimits) -> None:
+        """Begin with nobody connected and nothing to do; the seats sort the memory's ready instances and entities."""
         self._memory = memory
         self._ports = ports
         self._turns = Turns(hub, host_id, memory, seats, clock, ports, limits)
         self._activities = Activities(hub, memory, speculation, clock, ports, limits)
+        self._entities = Entities(hub, host_id, memory, entity_seats, clock, ports, limits.payload_bytes)
         self._offering = True
 
     # Work
@@ -71,6 +73,7 @@ class Board:
         if self._offering:
             self._turns.pump()
             self._activities.pump()
+            self._entities.pump()
 
     def stop_offering(self) -> None:
         """Hand out nothing more: the host is draining."""
@@ -84,7 +87,7 @@ class Board:
     @property
     def outstanding(self) -> int:
         """How many items are out at executors."""
-        return len(self._turns.seats) + len(self._activities.seats)
+        return len(self._turns.seats) + len(self._activities.seats) + len(self._entities.seats)
 
     # Executors
 
@@ -95,6 +98,8 @@ class Board:
         if self._activities.seats.add(executor, executor.activity_slots):
             self._activities.sort_again()
             self._ports.wants_activities()
+        if self._entities.seats.add(executor, executor.entity_slots):
+            self._memory.entities.sort_again()
         self._ports.wants_work()
         self.pump()
 
@@ -108,6 +113,10 @@ class Board:
         if changed:
             self._activities.sort_again()
         self._activities.take_back(activities)
+        batches, changed = self._entities.seats.remove(executor)
+        if changed:
+            self._memory.entities.sort_again()
+        self._entities.take_back(batches)
         self.pump()
 
     # Answers
@@ -120,6 +129,10 @@ class Board:
         """Commit the result of an activity task; return when it is durable."""
         await self._activities.complete(answer)
 
+    async def complete_entity(self, answer: pb.EntityBatchResult) -> None:
+        """Commit the outcome of an entity's batch; return when it is durable."""
+        await self._entities.complete(answer)
+
     async def abandon_turn(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
         self._turns.abandon(token)
@@ -128,6 +141,11 @@ class Board:
     async def abandon_activity(self, token: str) -> None:
         """Take an activity task back; likewise."""
         self._activities.abandon(token)
+        self.pump()
+
+    async def abandon_entity(self, token: str) -> None:
+        """Take a batch back; likewise."""
+        self._entities.abandon(token)
         self.pump()
 
     def past_of_turn(self, instance_id: str, execution_id: str | None) -> tuple[bytes, ...] | None:

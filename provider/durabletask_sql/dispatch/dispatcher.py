@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.dispatch.board import Board
+from durabletask_sql.dispatch.entities import EntitySeats
 from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
 from durabletask_sql.dispatch.ports import BoardPorts
@@ -53,8 +54,8 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._host_id = identity.host_id
-        seats = TurnSeats()
-        self._memory = Memory(settings.memory, Lanes(seats.group_of))
+        seats, entity_seats = TurnSeats(), EntitySeats()
+        self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
         self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease)
         self._lease_lost = asyncio.Event()
         self._window_read = clock.monotonic()
@@ -62,7 +63,7 @@ class Dispatcher:
         self._awaited: int | None = None  # the due time that the timers' loop waits for
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
-        self.board = Board(hub, identity.host_id, self._memory, speculation, seats, clock, BoardPorts(
+        self.board = Board(hub, identity.host_id, self._memory, speculation, seats, entity_seats, clock, BoardPorts(
             self._submit, committer.activity, self._kick, self._want_activities, self._pump), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims, changed,
@@ -96,6 +97,11 @@ class Dispatcher:
         """The hub was emptied: nothing that is in memory, or out at workers, counts any more."""
         self.board.forget_activities()
         self._owner.lose_ownership()
+
+    def wake_timers(self) -> None:
+        """Somebody in this process wrote delayed rows: take those that come due soon into the window."""
+        self._memory.wants_timers = True
+        self._owner.kick()
 
     async def start(self) -> None:
         """Take the partitions and begin to work."""

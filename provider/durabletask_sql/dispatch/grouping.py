@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from durabletask_sql.model.checkpoints import ActivityCompletion, Item, Outcome, TurnCheckpoint
+from durabletask_sql.model.checkpoints import ActivityCompletion, EntityCheckpoint, Item, Outcome, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import NewMessage
 from durabletask_sql.partitions.memory import Memory
@@ -37,6 +37,10 @@ def item_size(item: Item) -> int:
         return (history + sum(len(message.events) for message in item.messages)
                 + sum(len(timer.events) for timer in item.timers) + sum(len(task.event) for task in item.activities)
                 + sum(len(child.start.events) for child in item.children) + len(item.output or ""))
+    if isinstance(item, EntityCheckpoint):
+        state = len(item.row.state or "") if item.row is not None else 0
+        return (state + sum(len(message.events) for message in item.messages)
+                + sum(len(timer.events) for timer in item.timers) + sum(len(child.start.events) for child in item.children))
     if isinstance(item, ActivityCompletion) and item.message is not None:
         return len(item.message.events)
     return 0
@@ -58,7 +62,7 @@ def take_group(pending: list[Submission]) -> list[Submission]:
 def new_messages(items: Iterable[Item]) -> Iterable[NewMessage]:
     """Yield the control-queue messages that items send, start rows of children left out."""
     for item in items:
-        if isinstance(item, TurnCheckpoint):
+        if isinstance(item, TurnCheckpoint | EntityCheckpoint):
             yield from item.messages
         elif isinstance(item, ActivityCompletion) and item.message is not None:
             yield item.message
@@ -82,9 +86,9 @@ def choose_claims(memory: Memory, items: Sequence[Item], entering: frozenset[Ins
     """Return the instances to claim after the inserts: I4 for what enters, the next rows for those at their share."""
     claims = {key: None for key in entering if (mem := memory.find(key)) is not None and mem.known and not mem.stale}
     for item in items:
-        if isinstance(item, TurnCheckpoint):
-            if item.ended:
-                claims.pop(item.key, None)
-            elif (mem := memory.find(item.key)) is not None and mem.ceiling is not None:
-                claims[item.key] = None
+        if isinstance(item, TurnCheckpoint) and item.ended:
+            claims.pop(item.key, None)
+        elif isinstance(item, TurnCheckpoint | EntityCheckpoint) and (
+                (mem := memory.find(item.key)) is not None and mem.is_full):
+            claims[item.key] = None
     return tuple(claims)

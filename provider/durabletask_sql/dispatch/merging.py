@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
     Discard,
+    EntityCheckpoint,
     Item,
     Outcome,
     OutcomeKind,
@@ -65,7 +66,9 @@ class Merger:
         match item:
             case TurnCheckpoint() if committed:
                 self._memory.committed(item)
-            case TurnCheckpoint() if outcome.kind is OutcomeKind.LOST:
+            case EntityCheckpoint() if committed:
+                self._memory.stepped(item)
+            case TurnCheckpoint() | EntityCheckpoint() if outcome.kind is OutcomeKind.LOST:
                 self._memory.lose(item.key)
             case Discard() | Quarantine() if committed:
                 self._memory.discarded(item.key, item.seqs, item.timers)

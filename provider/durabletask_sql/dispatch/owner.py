@@ -26,6 +26,7 @@ from durabletask_sql.ids import new_claim_token
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
     Discard,
+    EntityCheckpoint,
     Item,
     Outcome,
     OutcomeKind,
@@ -327,7 +328,7 @@ class Owner:
 
 def quarantine_of(item: Item, cause: str) -> Quarantine:
     """Return what sets an item aside."""
-    if isinstance(item, TurnCheckpoint):
+    if isinstance(item, TurnCheckpoint | EntityCheckpoint):
         return Quarantine(item.key, cause, item.consumed, item.consumed_timers)
     if isinstance(item, ActivityCompletion):
         return Quarantine(item.key, cause, activity=(item.seq, item.token))

@@ -239,7 +239,7 @@ class Turns:
 
     def _forget_silence(self, turn: OpenTurn) -> None:
         """The key of a turn is free again on executors that answer without a token."""
-        mem = self._memory.find(turn.key)
+        mem = self._memory.instance(turn.key)
         if mem is not None and mem.needs is not None and mem.needs.echo:
             mem.needs = replace(mem.needs, echo=False)
             self._memory.ready.move(mem)

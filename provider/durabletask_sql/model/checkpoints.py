@@ -6,6 +6,7 @@ An item either takes effect whole, with the rest of its group, or not at all.
 from dataclasses import dataclass
 from enum import Enum
 
+from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import NewActivity, NewMessage, NewTimer
 from durabletask_sql.model.payloads import PackedTurn
@@ -23,17 +24,18 @@ class HistoryAppend:
 
 @dataclass(frozen=True, slots=True)
 class NewChild:
-    """A sub-orchestration to create in the turn's transaction.
+    """An orchestration to create in the transaction of the turn or batch that starts it.
 
     `row` is the row of a child whose id is free; when the id belongs to an ended instance that one is replaced and
     `row` is adapted (its version continues the old one's). `refusal` goes to the parent instead when the id belongs
-    to a live instance (S-102). `start` is the child's start message.
+    to a live instance (S-102; None: nobody is told). `start` is the child's start message; it goes into `timers` when
+    `row.scheduled_at` is set.
     """
 
     row: InstanceRow
     input: str | None
     start: NewMessage
-    refusal: NewMessage
+    refusal: NewMessage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,26 @@ class TurnCheckpoint:
     def key(self) -> InstanceKey:
         """The instance."""
         return self.row.key
+
+
+@dataclass(frozen=True, slots=True)
+class EntityCheckpoint:
+    """The outcome of one step of an entity: a batch of operations that a worker ran, or what the host does by itself.
+
+    `expected_version` is the fence: 0 says that there is no row. `row` is the row afterwards, with `row_version` one
+    above; None: there is none any more, because the entity has neither state nor lock (implicit deletion, S-353).
+    `consumed` and `consumed_timers` are sequences that must all still be there. `children` are orchestrations that
+    the entity starts.
+    """
+
+    key: InstanceKey
+    expected_version: int
+    row: EntityRow | None
+    consumed: tuple[int, ...] = ()
+    consumed_timers: tuple[int, ...] = ()
+    messages: tuple[NewMessage, ...] = ()
+    timers: tuple[NewTimer, ...] = ()
+    children: tuple[NewChild, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +129,8 @@ class Quarantine:
     activity: tuple[int, int] | None = None
 
 
-Item = TurnCheckpoint | ActivityCompletion | Discard | Quarantine
+Checkpoint = TurnCheckpoint | EntityCheckpoint
+Item = Checkpoint | ActivityCompletion | Discard | Quarantine
 
 
 class OutcomeKind(Enum):

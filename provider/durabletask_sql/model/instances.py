@@ -25,6 +25,17 @@ class ParentLink:
     version: str | None
 
 
+class CriticalSection(NamedTuple):
+    """A critical section that an execution has asked for and not left: the entities that it has not unlocked yet.
+
+    `granted` once the execution has been told that it holds all of their locks.
+    """
+
+    section_id: str
+    entities: tuple[str, ...]
+    granted: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
     """The row of `instances`, without input and output, which live in `payloads`.
@@ -33,7 +44,8 @@ class InstanceRow:
     re-creation, terminate of a pending instance, purge and rewind, and with nothing else. `history_count` is the
     number of events in the history of the current execution, and so the next sequence. `failure` and `trace` are
     serialized TaskFailureDetails and OrchestrationTraceContext. `rewinds` counts how often this execution's history
-    was rewound: it then holds ExecutionRewound events, which workers must not see.
+    was rewound: it then holds ExecutionRewound events, which workers must not see. `sections` are its open critical
+    sections; none is left once it has ended.
     """
 
     partition: int
@@ -56,6 +68,7 @@ class InstanceRow:
     tags: Mapping[str, str] = field(default_factory=dict)
     trace: bytes | None = None
     rewinds: int = 0
+    sections: tuple[CriticalSection, ...] = ()
 
     @property
     def key(self) -> InstanceKey:

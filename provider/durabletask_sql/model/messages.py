@@ -11,15 +11,23 @@ from durabletask_sql.model.instances import InstanceKey
 
 
 class MessageKind(IntEnum):
-    """What a control-queue or timer row is. START sorts before everything else of its instance."""
+    """What a control-queue or timer row is; claims take an instance's rows in this order, then by sequence.
 
+    START sorts before everything else of its instance. AHEAD is for entities: what does not wait behind a lock (calls
+    of its holder, releases).
+    """
+
+    AHEAD = -1
     START = 0
     EVENT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to be put into the control queue; `execution_id` None addresses whatever execution runs."""
+    """A message to be put into the control queue; `execution_id` None addresses whatever execution runs.
+
+    An entity has no executions: for a message to one it is the sender's (None: a client or an entity).
+    """
 
     key: InstanceKey
     execution_id: str | None
@@ -40,7 +48,10 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True)
 class NewTimer:
-    """A message that becomes ready at `fire_at` (microseconds UTC, rounded up): a timer or a scheduled start."""
+    """A message that becomes ready at `fire_at` (microseconds UTC, rounded up).
+
+    A timer, a scheduled start or a delayed signal (whose `execution_id` is the sender's, "" for none).
+    """
 
     key: InstanceKey
     execution_id: str

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Mapping
 
 from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.partitions.entity import EntityMemory
 from durabletask_sql.partitions.instance import InstanceMemory
 from durabletask_sql.partitions.limits import MemoryLimits
+
+AnyMemory = InstanceMemory | EntityMemory
 
 # A tenth more than needed leaves, so that the next commits need not look again.
 _REST = 0.9
 
 
-def choose_victims(instances: Mapping[InstanceKey, InstanceMemory], history_bytes: int, limits: MemoryLimits,
-                   is_awaited: Callable[[InstanceKey], bool]) -> list[InstanceMemory]:
+def choose_victims(instances: Mapping[InstanceKey, AnyMemory], history_bytes: int, limits: MemoryLimits,
+                   is_awaited: Callable[[InstanceKey], bool]) -> list[AnyMemory]:
     """Return who leaves: idle instances that nothing waits for, longest unused (as `instances` are ordered) first."""
-    victims: list[InstanceMemory] = []
+    victims: list[AnyMemory] = []
     count, size = len(instances), history_bytes
     if count <= limits.instances and size <= limits.history_bytes:
         return victims

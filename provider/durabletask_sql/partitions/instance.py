@@ -1,16 +1,12 @@
-"""What the owner knows of one instance: its row, its history, its queue rows, its ceiling, the due timers taken up.
+"""What the owner knows of one orchestration instance: its row, its history, what waits for it."""
 
-Mutable, and touched by `Memory` alone.
-"""
-
-import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from durabletask_sql.model.instances import InstanceKey, InstanceRow
-from durabletask_sql.model.messages import MessageKind, QueueRow, TimerRow
-from durabletask_sql.partitions.lanes import Lane
-from durabletask_sql.ports.work import Executor, Needs
+from durabletask_sql.model.checkpoints import TurnCheckpoint
+from durabletask_sql.model.instances import InstanceRow
+from durabletask_sql.model.messages import MessageKind, QueueRow
+from durabletask_sql.partitions.resident import Resident
 from durabletask_sql.turn.intake import Intake
 
 _CHUNKS = 64
@@ -20,61 +16,65 @@ PROVISIONAL = 1 << 62
 
 
 @dataclass(slots=True, eq=False)
-class InstanceMemory:
-    """One instance in memory.
+class InstanceMemory(Resident[Intake]):
+    """One orchestration instance in memory. `row` None, when it is known: there is no such instance.
 
-    `known` says that `row` and `history` are what the database says (row None: there is no such instance).
     `refs` are, by their place in `history`, the parts whose large texts are not in memory; the instance is then hollow.
-    `stale` says that they have to be read afresh before the next turn. `turn` is the intake of the turn that is out
-    at an executor or on its way to the database; at most one is. `blocked` keeps it from running until a delay ends.
-    `needs` is what its next turn asks of an executor beyond taking its name; `needs_executor` says that the host has
-    looked and can do nothing for it alone. `lane` and `place` are those of `Lanes`.
     """
 
-    key: InstanceKey
     row: InstanceRow | None = None
-    known: bool = False
-    stale: bool = False
     history: list[bytes] = field(default_factory=list)
+    history_size: int = 0  # bytes
     refs: Mapping[int, bytes] = field(default_factory=dict)
-    rows: list[QueueRow] = field(default_factory=list)
-    ceiling: int | None = None
-    timers: list[TimerRow] = field(default_factory=list)
-    turn: Intake | None = None
-    blocked: bool = False
-    abandons: int = 0
-    abandoned_by: Executor | None = None
-    failures: int = 0
     startless_read: bool = False
     settled: dict[int, int] = field(default_factory=dict)  # provisional sequences of the turn that is out: the real ones
-    size: int = 0  # bytes of the queue rows
-    history_size: int = 0
-    lane: Lane | None = None
-    place: int = 0
-    needs: Needs | None = None
-    needs_executor: bool = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it could leave memory without being missed."""
-        return self.turn is None and not self.rows and not self.timers and not self.stale and not self.blocked
 
     @property
     def can_run(self) -> bool:
-        """Whether a turn may be taken: it is known, nothing of it is out, and something waits."""
-        if not self.known or self.stale or self.turn is not None or self.blocked:
-            return False
-        return bool(self.rows) or (bool(self.timers) and self.ceiling is None)
+        """Whether a turn may be taken: nothing stands in the way, and something waits."""
+        return self.may_run and (bool(self.rows) or (bool(self.timers) and self.ceiling is None))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether, for all that was read, nothing can happen to it any more."""
+        return self.row is None or self.row.status.is_terminal
+
+    @property
+    def waits_for_rows(self) -> bool:
+        """Whether its ceiling keeps it from running."""
+        return self.turn is None and (not self.runnable() or self._lacks_start())
 
     def enter(self, row: QueueRow) -> bool:
         """Let a queue row enter, in order of sequence; return False when it is there already."""
-        at = bisect.bisect_left(self.rows, row.seq, key=_seq)
-        if at < len(self.rows) and self.rows[at].seq == row.seq:
-            return False
-        self.rows.insert(at, row)
-        self.size += len(row.events)
-        self.startless_read = False
-        return True
+        entered = super(InstanceMemory, self).enter(row)
+        if entered:
+            self.startless_read = False
+        return entered
+
+    def is_news(self, row: QueueRow) -> bool:
+        """Tell whether a row belongs to an execution that memory does not know: a late one, or that of a re-creation.
+
+        Only a read that is newer than the row can tell the two apart, and only the late one may be discarded.
+        """
+        return self.row is None or row.execution_id not in (None, self.row.execution_id)
+
+    @property
+    def may_need_none(self) -> bool:
+        """Whether the host may be able to do something for it alone, now that a row has come: a termination."""
+        return self.row is None or not self.row.history_count
+
+    def take_back(self) -> None:
+        """Forget the turn that was out."""
+        self.turn, self.settled = None, {}
+
+    def follow(self, checkpoint: TurnCheckpoint) -> None:
+        """Be as a committed turn left it; its rows and timers are `Memory`'s to remove."""
+        self.succeed()
+        self.row = checkpoint.row
+        if checkpoint.ended or checkpoint.continued_from is not None:
+            self.replace_history((), {})
+        elif checkpoint.history is not None:
+            self.append(checkpoint.history.events)
 
     def depends_on(self, provisional: int) -> bool:
         """Tell whether the turn that is out has seen a row whose commit was still in flight."""
@@ -102,10 +102,6 @@ class InstanceMemory:
                 others.append(row)
         return first + others
 
-    def due(self) -> list[TimerRow]:
-        """Return the due timers that may run: none while the instance has a ceiling."""
-        return self.timers if self.ceiling is None else []
-
     def replace_history(self, parts: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
         """Take in a history as it was read, or none."""
         self.history, self.refs = list(parts), refs
@@ -119,14 +115,7 @@ class InstanceMemory:
         if len(self.history) > _CHUNKS:
             self.history = [b"".join(self.history)]
 
-    def remove(self, seqs: frozenset[int], timers: frozenset[int]) -> None:
-        """Take out rows and timers that a commit has deleted."""
-        if seqs:
-            self.rows = [row for row in self.rows if row.seq not in seqs]
-            self.size = sum(len(row.events) for row in self.rows)
-        if timers:
-            self.timers = [timer for timer in self.timers if timer.seq not in timers]
-
-
-def _seq(row: QueueRow) -> int:
-    return row.seq
+    def _lacks_start(self) -> bool:
+        row = self.row
+        return row is not None and not row.status.is_terminal and not row.history_count and not any(
+            queued.kind is MessageKind.START and queued.execution_id == row.execution_id for queued in self.rows)

@@ -9,37 +9,38 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from durabletask_sql.model.checkpoints import TurnCheckpoint
+from durabletask_sql.ids import is_entity
+from durabletask_sql.model.checkpoints import EntityCheckpoint, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import QueueRow, TimerRow
 from durabletask_sql.model.status import Status
-from durabletask_sql.partitions.eviction import choose_victims
+from durabletask_sql.partitions.entity import EntityMemory
+from durabletask_sql.partitions.eviction import AnyMemory, choose_victims
 from durabletask_sql.partitions.filling import Filling
 from durabletask_sql.partitions.instance import InstanceMemory
 from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits, Wanted
+from durabletask_sql.partitions.loads import Loads
 from durabletask_sql.partitions.window import TimerWindow
-from durabletask_sql.ports.committer import FreshInstance, HollowHistory
+from durabletask_sql.ports.committer import FreshEntity, FreshInstance, HollowHistory
 
 
 class Memory:
     """Instances, ready queue and timer window of the partitions that this host owns."""
 
-    def __init__(self, limits: MemoryLimits, ready: Lanes[InstanceMemory, Any]) -> None:
-        """Own nothing; `ready` is where the instances that may run wait for an executor."""
+    def __init__(self, limits: MemoryLimits, ready: Lanes[InstanceMemory, Any],
+                 entities: Lanes[EntityMemory, Any]) -> None:
+        """Own nothing; `ready` and `entities` are where instances and entities that may run wait for an executor."""
         self.limits = limits
         self.ready = ready
+        self.entities = entities
         self.epochs: dict[int, int] = {}
         self.window = TimerWindow()
         self.filling = Filling(limits.history_bytes)
-        self._instances: OrderedDict[InstanceKey, InstanceMemory] = OrderedDict()
+        self._instances: OrderedDict[InstanceKey, AnyMemory] = OrderedDict()
         self._messages: dict[int, int] = {}
         self._history_bytes = 0
-        self._claims: dict[InstanceKey, None] = {}
-        self._fresh: dict[InstanceKey, None] = {}
-        self._scan: set[int] = set()
-        self._due: dict[InstanceKey, list[TimerRow]] = {}
-        self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
+        self._loads = Loads()
         self._ceiled: set[InstanceKey] = set()
         self.wants_timers = True
         self.entered = 0
@@ -53,17 +54,14 @@ class Memory:
                 self.drop(partition)
                 self.epochs[partition] = epoch
                 self._messages[partition] = 0
-                self._scan.add(partition)
+                self._loads.scans.add(partition)
 
     def drop(self, partition: int) -> None:
         """Forget everything of a partition that is not ours any more, at once."""
         self.epochs.pop(partition, None)
         self._messages.pop(partition, None)
-        self._scan.discard(partition)
+        self._loads.drop(partition)
         self.window.drop_partition(partition)
-        for table in (self._claims, self._fresh, self._due, self._due_taken):
-            for key in [key for key in table if key.partition == partition]:
-                del table[key]
         for key in [key for key in self._instances if key.partition == partition]:
             self._leave(self._instances[key])
 
@@ -73,9 +71,14 @@ class Memory:
         """Return how many instances are in memory."""
         return len(self._instances)
 
-    def find(self, key: InstanceKey) -> InstanceMemory | None:
-        """Return what is known of an instance."""
+    def find(self, key: InstanceKey) -> AnyMemory | None:
+        """Return what is known of an instance or an entity."""
         return self._instances.get(key)
+
+    def instance(self, key: InstanceKey) -> InstanceMemory | None:
+        """Return what is known of an orchestration instance."""
+        mem = self._instances.get(key)
+        return mem if isinstance(mem, InstanceMemory) else None
 
     def warm(self) -> frozenset[InstanceKey]:
         """Return the instances that need no fresh read when a row of theirs is claimed."""
@@ -83,12 +86,11 @@ class Memory:
 
     def full(self) -> frozenset[InstanceKey]:
         """Return the instances that a scan leaves alone: rows of theirs stay behind on purpose."""
-        return frozenset(self._ceiled)
+        return frozenset(key for key in self._ceiled if self._instances[key].is_full)
 
     def stuck(self) -> list[InstanceKey]:
         """Return the instances that their ceiling keeps from running: claimed again at each poll, whatever the room."""
-        found = (self._instances[key] for key in self._ceiled)
-        return [mem.key for mem in found if mem.turn is None and (not mem.runnable() or self._lacks_start(mem))]
+        return [key for key in self._ceiled if self._instances[key].waits_for_rows]
 
     def room(self, partition: int) -> int:
         """Return how many more messages of a partition may enter."""
@@ -103,7 +105,7 @@ class Memory:
         mem = self._instances.get(key)
         if mem is None:
             return self.room(key.partition) >= messages
-        return (mem.ceiling is None and len(mem.rows) + messages <= self.limits.share_messages
+        return (not mem.is_full and len(mem.rows) + messages <= self.limits.share_messages
                 and mem.size + size <= self.limits.share_bytes)
 
     # What is wanted
@@ -116,45 +118,35 @@ class Memory:
             mem = self._instances.get(key)
             if mem is None:
                 if self.room(key.partition):
-                    self._fresh[key] = None
+                    self._loads.fresh[key] = None
                 else:
-                    self._scan.add(key.partition)
+                    self._loads.scans.add(key.partition)
             elif mem.stale or not mem.known:
-                self._fresh[key] = None
+                self._loads.fresh[key] = None
             else:
-                self._claims[key] = None
+                self._loads.claims[key] = None
 
     def scan(self, partitions: Iterable[int]) -> None:
         """Note that these partitions may have rows that nobody holds."""
-        self._scan.update(partition for partition in partitions if partition in self.epochs)
+        self._loads.scans.update(partition for partition in partitions if partition in self.epochs)
 
     def take_due(self, now: int) -> bool:
         """Take up due timers: each instance's rows are claimed before the timer takes its place behind them."""
         due = self.window.take_due(now)
         for timer in due:
-            self._due.setdefault(timer.key, []).append(timer)
+            self._loads.wait(timer)
             self.wake((timer.key,))
-            if timer.key not in self._claims:
-                self._fresh[timer.key] = None
+            if timer.key not in self._loads.claims:
+                self._loads.fresh[timer.key] = None
         return bool(due)
 
     def take_wanted(self) -> Wanted:
         """Return and forget what has to be loaded now. The reply must be merged before the next one is asked for."""
-        fresh = tuple(key for key in self._fresh if not self._is_out(key))
-        claims = tuple(key for key in self._claims if key not in self._fresh)
-        scan = {partition: room for partition in sorted(self._scan) if (room := self.room(partition))}
-        for key in fresh:
-            del self._fresh[key]
-        self._claims.clear()
-        # Timers that come due while this load is out wait for the next one, whose claim runs after their due time.
-        self._due_taken = {key: self._due.pop(key) for key in (*claims, *fresh) if key in self._due}
-        self._scan.difference_update(scan)
-        return Wanted(claims, fresh, scan)
+        return self._loads.take(self.room, self._is_out)
 
     def wants_anything(self) -> bool:
         """Tell whether `take_wanted` would return something."""
-        return bool(self._claims) or any(not self._is_out(key) for key in self._fresh) or any(
-            self.room(partition) for partition in self._scan)
+        return self._loads.has_any(self.room, self._is_out)
 
     def _is_out(self, key: InstanceKey) -> bool:
         mem = self._instances.get(key)
@@ -170,41 +162,47 @@ class Memory:
         for row in rows:
             if row.key.partition not in self.epochs:
                 continue
-            mem = self._instances.get(row.key)
-            if mem is None:
-                mem = self._instances[row.key] = InstanceMemory(row.key)
+            mem = self._remember(row.key)
             if mem.enter(row):
                 self.entered += 1
                 self._messages[row.key.partition] += 1
-                if mem.needs_executor and (mem.row is None or not mem.row.history_count):
-                    mem.needs_executor = False  # a termination may have come, which needs none
-                    self.ready.move(mem)
-            if row.key not in read and (not mem.known or self._is_news(mem, row)):
+                self._look_again(mem)
+            if row.key not in read and (not mem.known or mem.is_news(row)):
                 self.read_afresh(row.key)
             self.consider(mem)
 
     def merge_ceilings(self, ceilings: Mapping[InstanceKey, int | None]) -> None:
         """Set the ceilings of the instances that were claimed."""
         for key, ceiling in ceilings.items():
-            mem = self._instances.get(key)
-            if mem is not None:
+            if (mem := self._instances.get(key)) is not None:
                 self._set_ceiling(mem, ceiling)
+                self._look_again(mem)
                 self.consider(mem)
 
-    def merge_fresh(self, fresh: Iterable[FreshInstance]) -> None:
-        """Replace what was known of these instances by what was read; rows in memory stay."""
+    def merge_fresh(self, fresh: Iterable[FreshInstance | FreshEntity]) -> None:
+        """Replace what was known of these instances and entities by what was read; rows in memory stay."""
         for found in fresh:
             if found.key.partition not in self.epochs:
                 continue
-            mem = self._instances.get(found.key)
-            if mem is None:
-                mem = self._instances[found.key] = InstanceMemory(found.key)
-            mem.row, mem.known, mem.stale = found.row, True, False
-            self._set_history(mem, found.history, found.refs)
-            self.filling.release(found.key)
-            if found.row is not None and found.row.scheduled_at is not None and not found.row.history_count:
-                self.wants_timers = True  # its start is among the delayed messages
-            self.consider(mem)
+            mem = self._remember(found.key)
+            mem.known, mem.stale = True, False
+            if isinstance(mem, InstanceMemory) and isinstance(found, FreshInstance):
+                mem.row = found.row
+                self._set_history(mem, found.history, found.refs)
+                self.filling.release(found.key)
+                if found.row is not None and found.row.scheduled_at is not None and not found.row.history_count:
+                    self.wants_timers = True  # its start is among the delayed messages
+                self.consider(mem)
+            elif isinstance(mem, EntityMemory) and isinstance(found, FreshEntity):
+                before = mem.history_size
+                mem.row, mem.hidden, mem.idle = found.row, found.hidden, False
+                self._history_bytes += mem.history_size - before
+                self.remove(mem, mem.waiting())  # what it can run is told by its rows, which come next
+
+    def _remember(self, key: InstanceKey) -> AnyMemory:
+        if (mem := self._instances.get(key)) is None:
+            mem = self._instances[key] = EntityMemory(key) if is_entity(key.instance_id) else InstanceMemory(key)
+        return mem
 
     def merge_timers(self, rows: Iterable[TimerRow]) -> None:
         """Let claimed or self-written timers into the window."""
@@ -212,47 +210,41 @@ class Memory:
 
     def settle_load(self, fresh: Iterable[InstanceKey]) -> None:
         """Give the due timers of a load their place behind the rows that it claimed; let go of what is not there."""
-        for key, timers in self._due_taken.items():
-            mem = self._instances.get(key)
-            if mem is not None:
+        for key, timers in self._loads.settle().items():
+            if (mem := self._instances.get(key)) is not None:
                 known = {timer.seq for timer in mem.timers}
                 mem.timers += [timer for timer in timers if timer.seq not in known]
                 self.consider(mem)
-        self._due_taken = {}
         for key in fresh:
-            mem = self._instances.get(key)
-            if mem is not None and mem.is_idle and (mem.row is None or mem.row.status.is_terminal):
+            if (mem := self._instances.get(key)) is not None and mem.is_idle and mem.is_over:
                 self._leave(mem)
 
     def merge_child(self, row: InstanceRow) -> None:
         """Take in a sub-orchestration as it was committed: it has no history and need not be read."""
-        mem = self._instances.get(row.key)
-        if mem is not None:
-            self._forget_rows(mem)
-        else:
-            mem = self._instances[row.key] = InstanceMemory(row.key)
+        mem = self._remember(row.key)
+        assert isinstance(mem, InstanceMemory)
+        self._forget_rows(mem)
         mem.row, mem.timers, mem.known, mem.stale = row, [], True, False
         self._set_history(mem, (), {})
         self._set_ceiling(mem, None)
-        self._fresh.pop(row.key, None)
+        self._loads.fresh.pop(row.key, None)
 
     def read_afresh(self, key: InstanceKey) -> None:
         """Have an instance read again before its next turn; its rows in memory stay."""
-        mem = self._instances.get(key)
-        if mem is not None:
+        if (mem := self._instances.get(key)) is not None:
             mem.stale = True
-            self.ready.remove(mem)
-        self._fresh[key] = None
+            self._lanes_of(mem).remove(mem)
+        self._loads.fresh[key] = None
 
     # Turns
 
-    def touch(self, mem: InstanceMemory) -> None:
+    def touch(self, mem: AnyMemory) -> None:
         """Note that an instance is in use: those unused longest leave first."""
         self._instances.move_to_end(mem.key)
 
     def filled(self, hollow: HollowHistory, history: tuple[bytes, ...] | None) -> None:
         """Take in a history whose texts were fetched; None: they are gone, so what is known of the instance is old."""
-        mem = self._instances.get(hollow.key)
+        mem = self.instance(hollow.key)
         if mem is None or not self.filling.is_current(hollow):
             return
         if history is None:
@@ -269,18 +261,17 @@ class Memory:
             self.read_afresh(mem.key)
             mem.startless_read = True
 
-    def put_back(self, mem: InstanceMemory, *, first: bool = False) -> None:
+    def put_back(self, mem: AnyMemory, *, first: bool = False) -> None:
         """Make an instance ready again whose turn was taken back."""
-        mem.turn = None
-        mem.settled = {}
+        mem.take_back()
         if first and mem.can_run and mem.lane is None:
-            self.ready.add(mem, first=True)
+            self._lanes_of(mem).add(mem, first=True)
         else:
             self.consider(mem)
         if mem.stale:
-            self._fresh[mem.key] = None
+            self._loads.fresh[mem.key] = None
 
-    def unblock(self, mem: InstanceMemory) -> None:
+    def unblock(self, mem: AnyMemory) -> None:
         """End the delay that kept an instance from running."""
         mem.blocked = False
         self.consider(mem)
@@ -291,22 +282,22 @@ class Memory:
         if mem is None:
             return
         self._forget_rows(mem)
-        mem.turn, mem.settled, mem.timers, mem.known = None, {}, [], False
+        mem.forget()
         self.filling.release(key)
         self._set_ceiling(mem, None)
         self.read_afresh(key)
 
     def committed(self, checkpoint: TurnCheckpoint) -> None:
         """Follow a turn that was committed."""
-        mem = self._instances.get(checkpoint.key)
+        mem = self.instance(checkpoint.key)
         if mem is None:
             return
-        mem.turn, mem.settled, mem.row, mem.abandons, mem.failures = None, {}, checkpoint.row, 0, 0
-        mem.abandoned_by, mem.needs, mem.needs_executor = None, None, False
+        before = mem.history_size
+        mem.follow(checkpoint)
+        self._history_bytes += mem.history_size - before
         if checkpoint.ended or checkpoint.continued_from is not None:
             self.window.drop_instance(checkpoint.key)
-            self._due.pop(checkpoint.key, None)
-            self._due_taken.pop(checkpoint.key, None)
+            self._loads.forget_timers(checkpoint.key)
             mem.timers = []
         if checkpoint.ended:
             self._forget_rows(mem)
@@ -314,7 +305,6 @@ class Memory:
         else:
             self.remove(mem, frozenset(checkpoint.consumed + checkpoint.discarded),
                         frozenset(checkpoint.consumed_timers))
-        self._follow_history(mem, checkpoint)
         self.consider(mem)
         if mem.is_idle:
             self.filling.release(mem.key)
@@ -322,78 +312,82 @@ class Memory:
             self._leave(mem)
         self._evict()
 
+    def stepped(self, checkpoint: EntityCheckpoint) -> None:
+        """Follow a step of an entity that was committed."""
+        mem = self._instances.get(checkpoint.key)
+        if not isinstance(mem, EntityMemory):
+            return
+        before = mem.history_size
+        mem.follow(checkpoint)
+        self._history_bytes += mem.history_size - before
+        self.remove(mem, frozenset(checkpoint.consumed), frozenset(checkpoint.consumed_timers))
+        self.remove(mem, mem.waiting())
+        self.consider(mem)
+        if mem.is_over and mem.is_idle:
+            self._leave(mem)
+        self._evict()
+
     def discarded(self, key: InstanceKey, seqs: Iterable[int], timers: Iterable[int]) -> None:
         """Follow rows that were deleted because no turn will ever take them."""
-        mem = self._instances.get(key)
-        if mem is not None:
+        if (mem := self._instances.get(key)) is not None:
             mem.turn = None
             self.remove(mem, frozenset(seqs), frozenset(timers))
             self.consider(mem)
             if mem.row is None and mem.is_idle:
                 self._leave(mem)
 
-    def _follow_history(self, mem: InstanceMemory, checkpoint: TurnCheckpoint) -> None:
-        if checkpoint.ended or checkpoint.continued_from is not None:
-            self._set_history(mem, (), {})
-        elif checkpoint.history is not None:
-            mem.append(checkpoint.history.events)
-            self._history_bytes += len(checkpoint.history.events)
-
     def _set_history(self, mem: InstanceMemory, history: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
         self._history_bytes -= mem.history_size
         mem.replace_history(history, refs)
         self._history_bytes += mem.history_size
 
-    def remove(self, mem: InstanceMemory, seqs: frozenset[int], timers: frozenset[int] = frozenset()) -> None:
+    def remove(self, mem: AnyMemory, seqs: frozenset[int], timers: frozenset[int] = frozenset()) -> None:
         """Take rows and timers of an instance out of memory."""
         before = len(mem.rows)
         mem.remove(seqs, timers)
         if mem.key.partition in self._messages:
             self._messages[mem.key.partition] -= before - len(mem.rows)
 
-    def _forget_rows(self, mem: InstanceMemory) -> None:
+    def _forget_rows(self, mem: AnyMemory) -> None:
         self.remove(mem, frozenset(row.seq for row in mem.rows))
 
-    def _lacks_start(self, mem: InstanceMemory) -> bool:
-        row = mem.row
-        return row is not None and not row.status.is_terminal and not row.history_count and not any(
-            queued.kind == 0 and queued.execution_id == row.execution_id for queued in mem.rows)
-
-    @staticmethod
-    def _is_news(mem: InstanceMemory, row: QueueRow) -> bool:
-        """Tell whether a row belongs to an execution that memory does not know: a late one, or that of a re-creation.
-
-        Only a read that is newer than the row can tell the two apart, and only the late one may be discarded.
-        """
-        return mem.row is None or row.execution_id not in (None, mem.row.execution_id)
-
-    def consider(self, mem: InstanceMemory) -> None:
+    def consider(self, mem: AnyMemory) -> None:
         """Make an instance ready, or not, as its state says."""
+        if mem.ceiling is not None:
+            self._ceiled.add(mem.key)  # what an entity cannot keep lowers it
+        if isinstance(mem, EntityMemory) and mem.lacks_hidden:
+            self.read_afresh(mem.key)
         if not mem.can_run:
-            self.ready.remove(mem)
+            self._lanes_of(mem).remove(mem)
         elif mem.lane is None:
-            self.ready.add(mem)
+            self._lanes_of(mem).add(mem)
+
+    def _look_again(self, mem: AnyMemory) -> None:
+        """Have the host look once more whether it can do something for an instance alone."""
+        if mem.needs_executor and mem.may_need_none:
+            mem.needs_executor = False
+            self._lanes_of(mem).move(mem)
+
+    def _lanes_of(self, mem: AnyMemory) -> Lanes[Any, Any]:
+        return self.entities if isinstance(mem, EntityMemory) else self.ready
 
     def _evict(self) -> None:
         """Let idle instances leave, longest unused first, once there are too many or too much history."""
-        for mem in choose_victims(self._instances, self._history_bytes, self.limits, self._is_awaited):
+        for mem in choose_victims(self._instances, self._history_bytes, self.limits, self._loads.awaits):
             self._leave(mem)
 
-    def _is_awaited(self, key: InstanceKey) -> bool:
-        return key in self._due or key in self._due_taken or key in self._fresh or key in self._claims
-
-    def _leave(self, mem: InstanceMemory) -> None:
+    def _leave(self, mem: AnyMemory) -> None:
         self._history_bytes -= mem.history_size
         del self._instances[mem.key]
         mem.turn = None  # an answer to a turn that is out belongs to what is forgotten
         self.filling.release(mem.key)
-        self.ready.remove(mem)
-        self._claims.pop(mem.key, None)
+        self._lanes_of(mem).remove(mem)
+        self._loads.claims.pop(mem.key, None)
         self._ceiled.discard(mem.key)
 
-    def _set_ceiling(self, mem: InstanceMemory, ceiling: int | None) -> None:
-        mem.ceiling = ceiling
-        if ceiling is None:
+    def _set_ceiling(self, mem: AnyMemory, ceiling: int | None) -> None:
+        mem.see_ceiling(ceiling)
+        if mem.ceiling is None:
             self._ceiled.discard(mem.key)
         else:
             self._ceiled.add(mem.key)

@@ -23,7 +23,7 @@ class Speculation:
     def enter(self, message: NewMessage) -> int | None:
         """Let a message in before its commit, if its instance could run on it; return its provisional sequence."""
         memory = self._memory
-        mem = memory.find(message.key)
+        mem = memory.instance(message.key)
         if mem is None or mem.stale or mem.ceiling is not None or mem.row is None or not mem.row.history_count:
             return None
         if mem.row.execution_id != message.execution_id or len(mem.rows) >= memory.limits.share_messages:
@@ -36,7 +36,7 @@ class Speculation:
     def settle(self, key: InstanceKey, provisional: int, row: QueueRow | None) -> None:
         """Follow the commit of a message that entered before it: it has its sequence now, or is not ours (None)."""
         memory = self._memory
-        mem = memory.find(key)
+        mem = memory.instance(key)
         if mem is None or not any(one.seq == provisional for one in mem.rows):
             return
         depends = mem.depends_on(provisional)
@@ -53,6 +53,6 @@ class Speculation:
     def redo_overtaken(self, keys: Iterable[InstanceKey]) -> None:
         """Take back the turns that overtook a row which a claim has brought meanwhile."""
         for key in keys:
-            mem = self._memory.find(key)
+            mem = self._memory.instance(key)
             if mem is not None and mem.settled and mem.has_overtaken():
                 self._memory.put_back(mem)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
+from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, QueueRow, TimerRow
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
@@ -113,6 +114,18 @@ class HollowHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class FreshEntity:
+    """An entity read afresh: its row (None: it has neither state nor lock).
+
+    Of its rows that are held at our epoch only the share came along: from `hidden` on they did not.
+    """
+
+    key: InstanceKey
+    row: EntityRow | None
+    hidden: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What a load brought. `claimed` includes, for fresh instances, the rows that were already held at our epoch.
 
@@ -122,7 +135,7 @@ class Loaded:
 
     claimed: tuple[QueueRow, ...] = ()
     ceilings: Mapping[InstanceKey, int | None] = field(default_factory=dict)
-    fresh: tuple[FreshInstance, ...] = ()
+    fresh: tuple[FreshInstance | FreshEntity, ...] = ()
     timers: tuple[TimerRow, ...] = ()
     activities: tuple[ActivityRow, ...] = ()
     scan_full: frozenset[int] = frozenset()

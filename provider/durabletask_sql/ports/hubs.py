@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from durabletask_sql.ports.committer import Committer
+from durabletask_sql.ports.entities import EntityStore
 from durabletask_sql.ports.instances import Instances
 from durabletask_sql.ports.leases import Leases
 
@@ -47,6 +48,10 @@ class Store(Protocol):
 
     def instances(self, hub: TaskHub) -> Instances:
         """Return the clients' side of a hub."""
+        ...
+
+    def entities(self, hub: TaskHub) -> EntityStore:
+        """Return the clients' side of a hub's entities."""
         ...
 
     def leases(self, hub: TaskHub) -> Leases:

@@ -40,6 +40,20 @@ class ActivityItem:
 
 
 @dataclass(frozen=True, slots=True)
+class EntityItem:
+    """One batch of operations of an entity to run: its state (None: it has none), and the operations, framed.
+
+    `token` identifies this dispatch. An entity has no executions: `execution_id` is this batch's.
+    """
+
+    token: str
+    key: InstanceKey
+    execution_id: str
+    state: str | None
+    operations: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What one item asks of its executor beyond taking its name.
 
@@ -93,7 +107,7 @@ class WorkKind(Enum):
 
 
 class Executor(Protocol):
-    """Something that runs turns and activities, with room for so many at once (0 slots: it takes none).
+    """Something that runs turns, activities and entities, with room for so many at once (0 slots: it takes none).
 
     Neither its slots nor its profile change while it is connected.
     """
@@ -118,12 +132,21 @@ class Executor(Protocol):
         """How many activity tasks it may hold at once."""
         ...
 
+    @property
+    def entity_slots(self) -> int:
+        """How many batches of entities it may hold at once."""
+        ...
+
     def offer_turn(self, item: TurnItem) -> None:
         """Take a turn; the answer comes back through `WorkBoard.complete_turn` or `abandon`."""
         ...
 
     def offer_activity(self, item: ActivityItem) -> None:
         """Take an activity task; likewise."""
+        ...
+
+    def offer_entity(self, item: EntityItem) -> None:
+        """Take a batch of an entity; likewise."""
         ...
 
 
@@ -151,12 +174,20 @@ class WorkBoard(Protocol):
         """Commit the result of an activity task; return when it is durable. Stale tokens as above."""
         ...
 
+    async def complete_entity(self, answer: pb.EntityBatchResult) -> None:
+        """Commit the outcome of an entity's batch; return when it is durable. Stale tokens as above."""
+        ...
+
     async def abandon_turn(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
         ...
 
     async def abandon_activity(self, token: str) -> None:
         """Take an activity task back; likewise."""
+        ...
+
+    async def abandon_entity(self, token: str) -> None:
+        """Take a batch back; likewise."""
         ...
 
     def past_of_turn(self, instance_id: str, execution_id: str | None) -> tuple[bytes, ...] | None:

@@ -4,12 +4,15 @@ from collections.abc import Iterable, Sequence
 
 from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.protocol.events import text
 from durabletask_sql.protocol.framing import delimited, retag
 
 _NEW_EVENTS = b"\x22"  # OrchestratorRequest.newEvents = 4
 _ORCHESTRATOR_REQUEST = b"\x0a"  # WorkItem.orchestratorRequest = 1
 _ACTIVITY_REQUEST = b"\x12"  # WorkItem.activityRequest = 2
 _COMPLETION_TOKEN = b"\x52"  # WorkItem.completionToken = 10
+_ENTITY_REQUEST = b"\x2a"  # WorkItem.entityRequestV2 = 5
+_OPERATION_REQUESTS = b"\x22"  # EntityRequest.operationRequests = 4
 _CHUNK_EVENTS = b"\x0a"  # HistoryChunk.events = 1
 _STREAMING = b"\x30\x01"  # OrchestratorRequest.requiresHistoryStreaming = 6, true
 
@@ -48,6 +51,12 @@ def activity_request(instance_id: str, execution_id: str, event: bytes) -> bytes
     return request.SerializeToString()
 
 
+def entity_request(instance_id: str, execution_id: str, state: str | None, operations: bytes) -> bytes:
+    """Return a serialized EntityRequest; `operations` is a framed list. Without a state the field is absent."""
+    head = pb.EntityRequest(instanceId=instance_id, executionId=execution_id, entityState=text(state))
+    return head.SerializeToString() + retag(operations, _OPERATION_REQUESTS)
+
+
 def turn_work_item(token: str, request: bytes) -> bytes:
     """Return a serialized WorkItem with an orchestrator request."""
     return delimited(_ORCHESTRATOR_REQUEST, request) + delimited(_COMPLETION_TOKEN, token.encode())
@@ -56,6 +65,11 @@ def turn_work_item(token: str, request: bytes) -> bytes:
 def activity_work_item(token: str, request: bytes) -> bytes:
     """Return a serialized WorkItem with an activity request."""
     return delimited(_ACTIVITY_REQUEST, request) + delimited(_COMPLETION_TOKEN, token.encode())
+
+
+def entity_work_item(token: str, request: bytes) -> bytes:
+    """Return a serialized WorkItem with a batch of an entity, in the form that every SDK can answer."""
+    return delimited(_ENTITY_REQUEST, request) + delimited(_COMPLETION_TOKEN, token.encode())
 
 
 def health_ping() -> bytes:

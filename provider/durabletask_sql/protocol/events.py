@@ -147,3 +147,41 @@ def child_failed(now: int, task_id: int, failure: pb.TaskFailureDetails) -> pb.H
     """The failure of a sub-orchestration, its details unchanged."""
     body = pb.SubOrchestrationInstanceFailedEvent(taskScheduledId=task_id, failureDetails=failure)
     return pb.HistoryEvent(eventId=INPUT, timestamp=timestamp(now), subOrchestrationInstanceFailed=body)
+
+
+def entity_signaled(now: int, event_id: int, body: pb.EntityOperationSignaledEvent) -> pb.HistoryEvent:
+    """A signal to an entity: the sender's record of it, and the message."""
+    return pb.HistoryEvent(eventId=event_id, timestamp=timestamp(now), entityOperationSignaled=body)
+
+
+def entity_called(now: int, event_id: int, body: pb.EntityOperationCalledEvent) -> pb.HistoryEvent:
+    """A call to an entity: the caller's record of it, and the message."""
+    return pb.HistoryEvent(eventId=event_id, timestamp=timestamp(now), entityOperationCalled=body)
+
+
+def entity_completed(now: int, request_id: str, output: str | None) -> pb.HistoryEvent:
+    """The result of a call to an entity."""
+    body = pb.EntityOperationCompletedEvent(requestId=request_id, output=text(output))
+    return pb.HistoryEvent(eventId=INPUT, timestamp=timestamp(now), entityOperationCompleted=body)
+
+
+def entity_failed(now: int, request_id: str, failure: pb.TaskFailureDetails) -> pb.HistoryEvent:
+    """The failure of a call to an entity, its details unchanged."""
+    body = pb.EntityOperationFailedEvent(requestId=request_id, failureDetails=failure)
+    return pb.HistoryEvent(eventId=INPUT, timestamp=timestamp(now), entityOperationFailed=body)
+
+
+def entity_lock_requested(now: int, event_id: int, body: pb.EntityLockRequestedEvent) -> pb.HistoryEvent:
+    """A request for the locks of entities: the asker's record of it, and the message."""
+    return pb.HistoryEvent(eventId=event_id, timestamp=timestamp(now), entityLockRequested=body)
+
+
+def entity_lock_granted(now: int, section_id: str) -> pb.HistoryEvent:
+    """The locks of a critical section are all held."""
+    return pb.HistoryEvent(eventId=INPUT, timestamp=timestamp(now),
+                           entityLockGranted=pb.EntityLockGrantedEvent(criticalSectionId=section_id))
+
+
+def entity_unlock_sent(now: int, event_id: int, body: pb.EntityUnlockSentEvent) -> pb.HistoryEvent:
+    """The release of an entity's lock: the holder's record of it, and the message."""
+    return pb.HistoryEvent(eventId=event_id, timestamp=timestamp(now), entityUnlockSent=body)

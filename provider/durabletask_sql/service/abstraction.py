@@ -8,9 +8,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from durabletask_sql.model.creation import CreationPolicy
+from durabletask_sql.model.entities import EntityPage, EntityQuery, EntityState
 from durabletask_sql.model.instances import InstanceState
 from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery, Purged, PurgeFilter
+from durabletask_sql.ports.entities import Cleaned
 from durabletask_sql.protocol import taskhub_pb2 as pb
 
 
@@ -104,4 +108,44 @@ class OrchestrationService(Protocol):
 
     def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[bytes]:
         """Yield the committed history, framed, of an execution (None: the current one). Raises NotFoundError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal to an entity. `due` in microseconds UTC; `scheduled` is the same as it was given."""
+
+    entity_id: str
+    operation: str
+    input: str | None = None
+    request_id: str = ""
+    due: int | None = None
+    scheduled: Timestamp | None = None
+
+
+class EntityService(Protocol):
+    """Operations on the entities of one task hub. Writes and errors are as those of `OrchestrationService`."""
+
+    async def signal(self, signal: Signal) -> None:
+        """Send a signal; return when it is durable."""
+        ...
+
+    async def signal_legacy(self, entity_id: str, name: str, data: str | None) -> None:
+        """Send a signal in the older form: an event whose name and data are those of a request (S-326)."""
+        ...
+
+    async def get(self, entity_id: str) -> EntityState | None:
+        """Return the committed state of an entity; None when it has none."""
+        ...
+
+    async def query(self, query: EntityQuery) -> EntityPage:
+        """Return a page of entities."""
+        ...
+
+    async def purge(self, entity_id: str) -> int:
+        """Delete an entity's state; return how many had one."""
+        ...
+
+    async def release_orphans(self, after: str | None) -> Cleaned:
+        """Free locks whose section's execution does not live any more."""
         ...

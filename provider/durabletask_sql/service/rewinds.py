@@ -110,6 +110,7 @@ class Rewinds:
                          self._hub.partition_count)
         decision = CHILD_POLICY.decide(found.status if found is not None else None)
         if decision is Decision.REFUSE or made.row.key in plan.taken:
+            assert made.refusal is not None  # a parent waits for it
             plan.refusals.append(made.refusal)
         else:
             plan.taken.add(made.row.key)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from durabletask_sql.errors import InvalidArgumentError
 from durabletask_sql.ids import is_entity
+from durabletask_sql.model.entities import is_entity_id
 from durabletask_sql.settings import Limits
 
 
@@ -34,6 +35,19 @@ def check_batch(instance_ids: Sequence[str], limits: Limits) -> list[str]:
         message = f"the batch has {len(instance_ids)} instance ids: at most {limits.batch} are allowed, send several"
         raise InvalidArgumentError(message)
     return list(dict.fromkeys(check_instance_id(instance_id, limits) for instance_id in instance_ids))
+
+
+def check_entity_id(entity_id: str, limits: Limits) -> str:
+    """Return the id of an entity, "@name@key". Raises InvalidArgumentError."""
+    if len(entity_id) > limits.entity_id:
+        message = (f"the entity id {entity_id[:40]!r}... is over the length limit: it has {len(entity_id)} characters, "
+                   f"at most {limits.entity_id} are allowed")
+        raise InvalidArgumentError(message)
+    if not is_entity_id(entity_id):
+        message = f"{entity_id!r} is not an entity's id: give one of the form '@name@key'"
+        raise InvalidArgumentError(message)
+    _check_characters(entity_id, "entity id")
+    return entity_id
 
 
 def check_name(name: str, what: str, limits: Limits) -> str:

@@ -8,7 +8,8 @@ from durabletask_sql.protocol import taskhub_pb2 as pb
 MESSAGE_LIMIT = 4 * 1024 * 1024
 _UNLIMITED_AGENT = "grpc-node-js"
 _GO_AGENT = "grpc-go/"
-_SILENT_AGENTS = (_GO_AGENT, "grpc-java")  # Java's up to 1.5.0; newer ones cannot be told apart and lose nothing by it
+_JAVA_AGENT = "grpc-java"
+_SILENT_AGENTS = (_GO_AGENT, _JAVA_AGENT)  # Java's up to 1.5.0; newer ones cannot be told apart and lose nothing by it
 
 _EVENT = pb.HistoryEvent
 # Any other event panics a Go worker's whole process.
@@ -28,6 +29,18 @@ def profile_of(agents: str, request: pb.GetWorkItemsRequest) -> Profile:
         message_bytes=None if _UNLIMITED_AGENT in agents else MESSAGE_LIMIT,
         streams_history=pb.WORKER_CAPABILITY_HISTORY_STREAMING in request.capabilities,
         echoes_tokens=not any(agent in agents for agent in _SILENT_AGENTS))
+
+
+def entity_slots(agents: str, request: pb.GetWorkItemsRequest, default: int) -> int:
+    """Return how many batches of entities a worker takes at once; 0: it has none.
+
+    Go's workers know no entities, and Java's give a limit if and only if they have some; all others may have entities
+    without giving a limit.
+    """
+    if _GO_AGENT in agents:
+        return 0
+    asked = request.maxConcurrentEntityWorkItems
+    return asked if asked or _JAVA_AGENT in agents else default
 
 
 def known_events(agents: str) -> frozenset[int] | None:

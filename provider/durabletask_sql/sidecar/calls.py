@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from durabletask_sql.errors import DurableTaskSqlError, InvalidArgumentError, NotFoundError
 from durabletask_sql.ports.work import WorkBoard
-from durabletask_sql.service.abstraction import OrchestrationService
+from durabletask_sql.service.abstraction import EntityService, OrchestrationService
 from durabletask_sql.service.hubs import HubAdministration
 from durabletask_sql.sidecar.errors import status_of
 
@@ -27,6 +27,11 @@ class ServedHub(Protocol):
     @property
     def service(self) -> OrchestrationService:
         """What clients can do."""
+        ...
+
+    @property
+    def entities(self) -> EntityService:
+        """What clients can do to entities."""
         ...
 
     @property
@@ -70,6 +75,11 @@ class Call:
     def service(self) -> OrchestrationService:
         """What clients can do."""
         return self.hub.service
+
+    @property
+    def entities(self) -> EntityService:
+        """What clients can do to entities."""
+        return self.hub.entities
 
     @property
     def board(self) -> WorkBoard:

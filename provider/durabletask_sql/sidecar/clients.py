@@ -2,6 +2,7 @@
 
 from google.protobuf.empty_pb2 import Empty
 
+from durabletask_sql.ids import is_entity
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.settings import Limits
 from durabletask_sql.sidecar.calls import Call
@@ -52,6 +53,9 @@ class ClientMethods:
     async def raise_event(self, call: Call, request: pb.RaiseEventRequest) -> pb.RaiseEventResponse:
         """Send an event."""
         data = optional(request.input, present=request.HasField("input"))
+        if is_entity(request.instanceId):
+            await call.entities.signal_legacy(request.instanceId, request.name, data)
+            return pb.RaiseEventResponse()
         await call.service.raise_event(request.instanceId, request.name, data)
         return pb.RaiseEventResponse()
 

@@ -4,7 +4,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from durabletask_sql.errors import InvalidArgumentError
 from durabletask_sql.ids import is_entity
-from durabletask_sql.model.queries import EndedQuery, PurgeFilter
+from durabletask_sql.model.queries import EndedQuery, Purged, PurgeFilter
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.settings import Limits
 from durabletask_sql.sidecar.calls import Call
@@ -54,8 +54,11 @@ class ManagementMethods:
         """Delete ended instances: one, a batch, or those that a filter names."""
         match request.WhichOneof("request"):
             case "instanceId":
-                ids = [] if request.isOrchestration and is_entity(request.instanceId) else [request.instanceId]
-                purged = await call.service.purge(ids, recursive=request.recursive)
+                if is_entity(request.instanceId):
+                    # What says that it is for an orchestration means no entity.
+                    purged = Purged(0 if request.isOrchestration else await call.entities.purge(request.instanceId))
+                else:
+                    purged = await call.service.purge([request.instanceId], recursive=request.recursive)
             case "instanceBatch":
                 purged = await call.service.purge(request.instanceBatch.instanceIds, recursive=request.recursive)
             case "purgeInstanceFilter":

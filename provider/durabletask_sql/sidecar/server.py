@@ -12,6 +12,7 @@ from durabletask_sql.sidecar import work
 from durabletask_sql.sidecar.binding import bind
 from durabletask_sql.sidecar.calls import Context, ServedHub, unary
 from durabletask_sql.sidecar.clients import ClientMethods
+from durabletask_sql.sidecar.entities import EntityMethods
 from durabletask_sql.sidecar.management import ManagementMethods
 from durabletask_sql.sidecar.streams import Streams
 
@@ -59,7 +60,7 @@ def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
     """Return a handler for every RPC; those that this server does not have say so by name."""
     clients = ClientMethods(settings.limits)
     wrapped = {
-        **_management(hubs, ManagementMethods(settings.limits)),
+        **_management(hubs, ManagementMethods(settings.limits)), **_entities(hubs, EntityMethods(settings.limits)),
         "Hello": unary(hubs, "Hello", Empty, clients.hello),
         "StartInstance": unary(hubs, "StartInstance", pb.CreateInstanceRequest, clients.start_instance),
         "GetInstance": unary(hubs, "GetInstance", pb.GetInstanceRequest, clients.get_instance),
@@ -101,6 +102,20 @@ def _management(hubs: Mapping[str, ServedHub], methods: ManagementMethods
         "SkipGracefulOrchestrationTerminations": unary(
             hubs, "SkipGracefulOrchestrationTerminations", pb.SkipGracefulOrchestrationTerminationsRequest,
             methods.skip_graceful_orchestration_terminations),
+    }
+
+
+def _entities(hubs: Mapping[str, ServedHub], methods: EntityMethods
+              ) -> dict[str, Callable[[bytes, Context], Awaitable[bytes]]]:
+    return {
+        "SignalEntity": unary(hubs, "SignalEntity", pb.SignalEntityRequest, methods.signal_entity),
+        "GetEntity": unary(hubs, "GetEntity", pb.GetEntityRequest, methods.get_entity),
+        "QueryEntities": unary(hubs, "QueryEntities", pb.QueryEntitiesRequest, methods.query_entities),
+        "CleanEntityStorage": unary(
+            hubs, "CleanEntityStorage", pb.CleanEntityStorageRequest, methods.clean_entity_storage),
+        "CompleteEntityTask": unary(hubs, "CompleteEntityTask", pb.EntityBatchResult, work.complete_entity_task),
+        "AbandonTaskEntityWorkItem": unary(
+            hubs, "AbandonTaskEntityWorkItem", pb.AbandonEntityTaskRequest, work.abandon_entity),
     }
 
 

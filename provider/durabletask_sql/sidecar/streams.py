@@ -10,7 +10,7 @@ from durabletask_sql.errors import DurableTaskSqlError
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.assembly import history_chunk
 from durabletask_sql.protocol.framing import split_frames
-from durabletask_sql.sidecar.agents import known_events, profile_of
+from durabletask_sql.sidecar.agents import entity_slots, known_events, profile_of
 from durabletask_sql.sidecar.calls import Call, Context, ServedHub, parse
 from durabletask_sql.sidecar.errors import status_of
 from durabletask_sql.sidecar.workers import ConnectedWorker, WorkerSlots
@@ -46,7 +46,8 @@ class Streams:
             await context.abort(*status_of(error))
         name = call.worker  # not to be asked for later: gRPC's context is gone when the stream has ended
         slots = WorkerSlots(request.maxConcurrentOrchestrationWorkItems or self._default_slots,
-                            request.maxConcurrentActivityWorkItems or self._default_slots)
+                            request.maxConcurrentActivityWorkItems or self._default_slots,
+                            entity_slots(call.agents, request, self._default_slots))
         worker = ConnectedWorker(name, profile_of(call.agents, request), slots, known_events(call.agents))
         _log.info("worker connected: %s", name)
         self._workers.add(worker)

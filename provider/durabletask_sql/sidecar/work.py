@@ -16,6 +16,12 @@ async def complete_activity_task(call: Call, answer: pb.ActivityResponse) -> pb.
     return pb.CompleteTaskResponse()
 
 
+async def complete_entity_task(call: Call, answer: pb.EntityBatchResult) -> pb.CompleteTaskResponse:
+    """Take the results of an entity's batch; likewise."""
+    await call.board.complete_entity(answer)
+    return pb.CompleteTaskResponse()
+
+
 async def abandon_orchestrator(call: Call, request: pb.AbandonOrchestrationTaskRequest
                                ) -> pb.AbandonOrchestrationTaskResponse:
     """Take a turn back."""
@@ -27,3 +33,9 @@ async def abandon_activity(call: Call, request: pb.AbandonActivityTaskRequest) -
     """Take an activity task back."""
     await call.board.abandon_activity(request.completionToken)
     return pb.AbandonActivityTaskResponse()
+
+
+async def abandon_entity(call: Call, request: pb.AbandonEntityTaskRequest) -> pb.AbandonEntityTaskResponse:
+    """Take a batch of an entity back."""
+    await call.board.abandon_entity(request.completionToken)
+    return pb.AbandonEntityTaskResponse()

@@ -3,11 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 
-from durabletask_sql.ports.work import ActivityItem, Profile, TurnItem
+from durabletask_sql.ports.work import ActivityItem, EntityItem, Profile, TurnItem
 from durabletask_sql.protocol.assembly import (
     HEAD_BYTES,
     activity_request,
     activity_work_item,
+    entity_request,
+    entity_work_item,
     health_ping,
     orchestrator_request,
     turn_work_item,
@@ -25,6 +27,7 @@ class WorkerSlots:
 
     turns: int
     activities: int
+    entities: int
 
 
 class ConnectedWorker:
@@ -58,6 +61,11 @@ class ConnectedWorker:
         """How many activity tasks it may hold at once."""
         return self._slots.activities
 
+    @property
+    def entity_slots(self) -> int:
+        """How many batches of entities it may hold at once."""
+        return self._slots.entities
+
     def offer_turn(self, item: TurnItem) -> None:
         """Send a turn."""
         past, new_events = item.past, item.new_events
@@ -78,6 +86,11 @@ class ConnectedWorker:
         row = item.row
         request = activity_request(row.key.instance_id, row.execution_id, row.event)
         self._items.put_nowait(activity_work_item(item.token, request))
+
+    def offer_entity(self, item: EntityItem) -> None:
+        """Send a batch of an entity."""
+        request = entity_request(item.key.instance_id, item.execution_id, item.state, item.operations)
+        self._items.put_nowait(entity_work_item(item.token, request))
 
     async def next(self) -> bytes | None:
         """Return the next item; None when the stream should end."""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from durabletask_sql.model.instances import InstanceRow, ParentLink
+from durabletask_sql.model.instances import CriticalSection, InstanceRow, ParentLink
 from durabletask_sql.model.status import Status
 from durabletask_sql.storage.tables import instances
 
@@ -19,20 +19,26 @@ def encode_instance(row: InstanceRow) -> tuple[object, ...]:
         row.partition, row.instance_id, row.execution_id, row.generation, row.row_version, row.name, row.version,
         int(row.status), row.created_at, row.updated_at, row.completed_at, row.scheduled_at, row.history_count,
         row.last_turn_at, encode_text(row.custom_status), row.failure, *links,
-        json.dumps(dict(row.tags)).encode() if row.tags else None, row.trace, row.rewinds)
+        json.dumps(dict(row.tags)).encode() if row.tags else None, row.trace, row.rewinds,
+        json.dumps(row.sections).encode() if row.sections else None)
 
 
 def decode_instance(values: tuple[Any, ...]) -> InstanceRow:
     """Return the model's row of the values of COLUMNS."""
     (partition, instance_id, execution_id, generation, row_version, name, version, status, created_at, updated_at,
      completed_at, scheduled_at, history_count, last_turn_at, custom_status, failure, parent_id, parent_execution,
-     parent_task, parent_name, parent_version, tags, trace, rewinds) = values
+     parent_task, parent_name, parent_version, tags, trace, rewinds, sections) = values
     parent = None if parent_id is None else ParentLink(parent_id, parent_execution, parent_task, parent_name,
                                                        parent_version)
     return InstanceRow(
         partition, instance_id, execution_id, generation, row_version, name, version, Status(status), created_at,
         updated_at, completed_at, scheduled_at, history_count, last_turn_at, decode_text(custom_status), failure,
-        parent, json.loads(tags) if tags else {}, trace, rewinds)
+        parent, json.loads(tags) if tags else {}, trace, rewinds, _decode_sections(sections))
+
+
+def _decode_sections(data: bytes | None) -> tuple[CriticalSection, ...]:
+    return tuple(CriticalSection(section_id, tuple(entity_ids), granted)
+                 for section_id, entity_ids, granted in json.loads(data)) if data else ()
 
 
 def encode_text(text: str | None) -> bytes | None:

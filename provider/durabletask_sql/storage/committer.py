@@ -12,6 +12,7 @@ from dataclasses import replace
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
+    EntityCheckpoint,
     Item,
     Outcome,
     OutcomeKind,
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 6
 _SHORT_ITEMS = 16
+
 
 
 class SqlCommitter:
@@ -209,7 +211,10 @@ class GroupCommit:
             case "instances" if isinstance(error, LockTimeoutError):
                 # Who holds a key that is not visible cannot be told: all that create instances leave.
                 return {at: cause for at, item in enumerate(group.items)
-                        if isinstance(item, TurnCheckpoint) and item.children}
+                        if isinstance(item, TurnCheckpoint | EntityCheckpoint) and item.children}
+            case "entities":  # likewise
+                return {at: cause for at, item in enumerate(group.items)
+                        if isinstance(item, EntityCheckpoint) and not item.expected_version}
             case "partitions":
                 free = self._present(sql.LOCK_FREE_PARTITIONS, [(partition,) for partition in sorted(group.epochs)])
                 return {at: cause for at, item in enumerate(group.items)
@@ -242,7 +247,7 @@ def keys_of(item: Item, table: str) -> list[tuple[int, ...]]:
     """Return the keys of a queue that an item needs."""
     partition = item.key.partition
     match item:
-        case TurnCheckpoint():
+        case TurnCheckpoint() | EntityCheckpoint():
             seqs = {"control_queue": item.consumed, "timers": item.consumed_timers}.get(table, ())
         case ActivityCompletion():
             seqs = (item.seq,) if table == "activity_queue" else ()

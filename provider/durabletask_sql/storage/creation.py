@@ -13,6 +13,7 @@ from durabletask_sql.storage.codec import decode_instance, encode_instance
 from durabletask_sql.storage.packing import payload_row
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.writes import LOCK_INSTANCES, queue_message, sweep
+from durabletask_sql.turn.entity.sections import releases
 from durabletask_sql.turn.notices import child_replaced_notice
 
 
@@ -37,6 +38,9 @@ def create(session: Session, hub: TaskHub, creation: Creation, packed_input: Pac
         session.send(sql.UPDATE_INSTANCES, [encode_instance(row)], hub=hub.hub_id)
         sweep(session, hub.hub_id, [old.key])
         woken |= _tell_parent(session, hub, old, row.created_at)
+        for message in releases(old.sections, old, row.created_at, hub.partition_count):
+            queue_message(session, hub.hub_id, message)  # what the old execution holds or asks for goes with it (S-344)
+            woken.add(message.key)
     _start(session, hub, creation, packed_input)
     return Created(decision, old.status if old is not None else None, frozenset(woken))
 

@@ -1,6 +1,6 @@
 """Which items of a group still hold their fences: a pure function of what was locked and read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ from durabletask_sql.model.checkpoints import (
     COMMITTED,
     ActivityCompletion,
     Discard,
+    EntityCheckpoint,
     NewChild,
     Outcome,
     OutcomeKind,
@@ -41,6 +42,8 @@ class Read:
     plain: Mapping[InstanceKey, Fence]
     locked_tasks: Mapping[Task, int]
     plain_tasks: Mapping[Task, int]
+    locked_entities: Mapping[InstanceKey, int] = field(default_factory=dict)
+    plain_entities: Mapping[InstanceKey, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -60,13 +63,15 @@ def filter_items(group: Group, read: Read) -> Kept:
         match item:
             case TurnCheckpoint():
                 outcome = _check_turn(item, read)
+            case EntityCheckpoint():
+                outcome = _check_entity(item, read)
             case ActivityCompletion():
                 outcome = _check_task((item.key.partition, item.seq), item.token, read)
             case Quarantine(activity=(seq, token)):
                 outcome = _check_task((item.key.partition, seq), token, read)
             case Discard() | Quarantine():
                 outcome = COMMITTED if item.key.partition in read.partitions else _lost("its partition is not ours")
-        if outcome is COMMITTED and isinstance(item, TurnCheckpoint):
+        if outcome is COMMITTED and isinstance(item, TurnCheckpoint | EntityCheckpoint):
             for child in item.children:
                 _resolve(child, read, taken, kept)
         kept.outcomes.append(outcome)
@@ -88,7 +93,25 @@ def _check_turn(item: TurnCheckpoint, read: Read) -> Outcome:
         return Outcome(OutcomeKind.BUSY, "the instance's row is locked by another session")
     if locked.row_version != item.expected_version:
         return _lost("the instance changed while it was locked")
-    for child in item.children:
+    return _check_children(item.children, read)
+
+
+def _check_entity(item: EntityCheckpoint, read: Read) -> Outcome:
+    """An entity without a row has version 0: only its partition's owner makes one."""
+    if item.key.partition not in read.partitions:
+        return _lost("its partition is not ours")
+    there, locked = read.plain_entities.get(item.key, 0), read.locked_entities.get(item.key, 0)
+    if there != item.expected_version:
+        return _lost(f"the entity is at version {there}, the step expects version {item.expected_version}")
+    if there and not locked:
+        return Outcome(OutcomeKind.BUSY, "the entity's row is locked by another session")
+    if locked != there:
+        return _lost("the entity changed while it was locked")
+    return _check_children(item.children, read)
+
+
+def _check_children(children: Sequence[NewChild], read: Read) -> Outcome:
+    for child in children:
         if child.row.key in read.plain and child.row.key not in read.locked:
             return Outcome(OutcomeKind.BUSY, f"the child '{child.row.instance_id}' is locked by another session")
     return COMMITTED

@@ -1,7 +1,7 @@
 """One attempt at a group commit: lock and read, filter, write, claim, commit. Two flushes on PostgreSQL.
 
-Tables are written in the fixed order instances, activity_queue, control_queue, timers, history, payloads, and inside
-a table by key.
+Tables are written in the fixed order instances, entities, activity_queue, control_queue, timers, history, payloads,
+and inside a table by key.
 """
 
 from collections.abc import Iterable
@@ -11,21 +11,24 @@ from typing import Any
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
     Discard,
+    EntityCheckpoint,
     OutcomeKind,
     Quarantine,
     TurnCheckpoint,
 )
+from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, MessageKind, NewActivity, NewMessage, NewTimer, QueueRow, TimerRow
 from durabletask_sql.model.payloads import Packed
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.committer import Committed, Group
 from durabletask_sql.protocol.texts import INPUT
+from durabletask_sql.storage import entity_statements as entity_sql
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import encode_instance
 from durabletask_sql.storage.dialect import Row, Statement
 from durabletask_sql.storage.filtering import Fence, Kept, Read, filter_items
-from durabletask_sql.storage.packing import history_row, pack_turn, payload_row
+from durabletask_sql.storage.packing import history_row, pack_inputs, pack_turn, payload_row
 from durabletask_sql.storage.session import Reply, Session
 
 
@@ -35,6 +38,9 @@ class Writes:
 
     updated: list[InstanceRow] = field(default_factory=list)
     inserted: list[InstanceRow] = field(default_factory=list)
+    updated_entities: list[EntityRow] = field(default_factory=list)
+    inserted_entities: list[EntityRow] = field(default_factory=list)
+    deleted_entities: list[InstanceKey] = field(default_factory=list)
     payloads: list[Row] = field(default_factory=list)
     inputs: dict[str, Packed] = field(default_factory=dict)  # of children, by execution id
     old_executions: list[Row] = field(default_factory=list)
@@ -88,7 +94,7 @@ class GroupAttempt:
         for item in group.items:
             if not isinstance(item, ActivityCompletion):
                 named.add(item.key.partition)
-            if isinstance(item, TurnCheckpoint):
+            if isinstance(item, TurnCheckpoint | EntityCheckpoint):
                 named.update(child.row.partition for child in item.children)
                 named.update(timer.key.partition for timer in item.timers)
         named.update(key.partition for key in group.entering)
@@ -101,9 +107,13 @@ class GroupAttempt:
         """Lock what the items need. What is not there to be locked is read plainly: it is locked by another, or gone."""
         group = self._group
         instances, children, tasks = set[InstanceKey](), set[InstanceKey](), set[tuple[int, int]]()
+        entities, new_entities = set[InstanceKey](), set[InstanceKey]()
         for item in group.items:
             if isinstance(item, TurnCheckpoint):
                 instances.add(item.key)
+                children.update(child.row.key for child in item.children)
+            elif isinstance(item, EntityCheckpoint):
+                (entities if item.expected_version else new_entities).add(item.key)
                 children.update(child.row.key for child in item.children)
             elif isinstance(item, ActivityCompletion):
                 tasks.add((item.key.partition, item.seq))
@@ -112,20 +122,26 @@ class GroupAttempt:
         partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in self._named_partitions()])
         locks = not self._one_writer
         locked = self._send(sql.LOCK_FENCES if locks else sql.READ_FENCES, sorted(instances | children))
+        locked_entities = self._send(entity_sql.LOCK_FENCES if locks else entity_sql.READ_FENCES,
+                                     sorted(entities | new_entities))
         locked_tasks = self._send(sql.LOCK_TASKS if locks else sql.READ_TASKS, sorted(tasks))
-        # Ids of new children are seldom there: asking at once saves a round trip.
+        # New children and new entities are seldom there: asking at once saves a round trip.
         plain = self._send(sql.READ_FENCES, sorted(children)) if locks else Reply()
+        plain_entities = self._send(entity_sql.READ_FENCES, sorted(new_entities)) if locks else Reply()
         self._session.flush()
-        fences, tokens = _fences(locked), _tokens(locked_tasks)
-        plain_fences, plain_tokens = {**_fences(plain), **fences}, tokens
-        if locks and (instances - fences.keys() or tasks - tokens.keys()):
+        fences, tokens, versions = _fences(locked), _tokens(locked_tasks), _versions(locked_entities)
+        plain_fences, plain_tokens, plain_versions = (
+            {**_fences(plain), **fences}, tokens, {**_versions(plain_entities), **versions})
+        if locks and (instances - fences.keys() or tasks - tokens.keys() or entities - versions.keys()):
             missing = self._send(sql.READ_FENCES, sorted(instances - fences.keys()))
+            missing_entities = self._send(entity_sql.READ_FENCES, sorted(entities - versions.keys()))
             missing_tasks = self._send(sql.READ_TASKS, sorted(tasks - tokens.keys()))
             self._session.flush()
             plain_fences, plain_tokens = {**_fences(missing), **plain_fences}, {**_tokens(missing_tasks), **tokens}
+            plain_versions = {**_versions(missing_entities), **plain_versions}
         ours = frozenset(partition for partition, owner, epoch in partitions.rows
                          if owner == group.host_id and epoch == group.epochs.get(partition))
-        return Read(ours, fences, plain_fences, tokens, plain_tokens)
+        return Read(ours, fences, plain_fences, tokens, plain_tokens, versions, plain_versions)
 
     def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
         """Send a batch; a statement without rows is not sent."""
@@ -139,6 +155,9 @@ class GroupAttempt:
         executions = writes.old_executions
         self._send(sql.UPDATE_INSTANCES, [encode_instance(row) for row in sorted(writes.updated, key=_row_key)])
         self._send(sql.INSERT_INSTANCES, [encode_instance(row) for row in sorted(writes.inserted, key=_row_key)])
+        self._send(entity_sql.UPDATE_ENTITIES, sorted(map(entity_sql.encode_entity, writes.updated_entities)))
+        self._send(entity_sql.INSERT_ENTITIES, sorted(map(entity_sql.encode_entity, writes.inserted_entities)))
+        self._send(entity_sql.DELETE_ENTITIES, sorted(writes.deleted_entities))
         for statement, rows in ((sql.ASIDE_TASKS, "activity_queue"), (sql.ASIDE_MESSAGES, "control_queue"),
                                 (sql.ASIDE_TIMERS, "timers")):
             self._send(statement, sorted(writes.aside.get(rows, [])), now=group.now)
@@ -258,6 +277,8 @@ def plan(group: Group, kept: Kept) -> Writes:
         match item:
             case TurnCheckpoint():
                 _plan_turn(writes, item)
+            case EntityCheckpoint():
+                _plan_step(writes, item)
             case ActivityCompletion():
                 writes.done_tasks.append((item.key.partition, item.seq))
                 if item.message is not None:
@@ -274,11 +295,8 @@ def plan(group: Group, kept: Kept) -> Writes:
 def _plan_turn(writes: Writes, item: TurnCheckpoint) -> None:
     partition, instance_id = item.key
     writes.updated.append(item.row)
-    writes.consumed += [(partition, seq) for seq in item.consumed]
     writes.dropped += [(partition, seq) for seq in item.discarded]
-    writes.fired += [(partition, seq) for seq in item.consumed_timers]
-    writes.messages += [(message, message.kind is MessageKind.START) for message in item.messages]
-    writes.timers += item.timers
+    _plan_queues(writes, item)
     writes.new_tasks += item.activities
     packed = item.packed if item.packed is not None else pack_turn(item)
     writes.inputs.update(packed.inputs)
@@ -293,6 +311,24 @@ def _plan_turn(writes: Writes, item: TurnCheckpoint) -> None:
         writes.unclaimed.append(item.key)
     if item.continued_from is not None:
         writes.old_executions.append((partition, instance_id, item.continued_from))
+
+
+def _plan_step(writes: Writes, item: EntityCheckpoint) -> None:
+    """There is a row as long as there is a state or a lock: its end is as much a part of the step as its beginning."""
+    if item.row is not None:
+        (writes.updated_entities if item.expected_version else writes.inserted_entities).append(item.row)
+    elif item.expected_version:
+        writes.deleted_entities.append(item.key)
+    writes.inputs.update(pack_inputs(item.children))
+    _plan_queues(writes, item)
+
+
+def _plan_queues(writes: Writes, item: TurnCheckpoint | EntityCheckpoint) -> None:
+    partition = item.key.partition
+    writes.consumed += [(partition, seq) for seq in item.consumed]
+    writes.fired += [(partition, seq) for seq in item.consumed_timers]
+    writes.messages += [(message, message.kind is MessageKind.START) for message in item.messages]
+    writes.timers += item.timers
 
 
 def _plan_quarantine(writes: Writes, item: Quarantine) -> None:
@@ -319,12 +355,15 @@ def _plan_children(writes: Writes, kept: Kept) -> None:
         writes.swept_timers.append(row.key)
         writes.unclaimed.append(row.key)
         _plan_child(writes, row, child.start)
-    writes.messages += [(child.refusal, False) for child in kept.refused]
+    writes.messages += [(child.refusal, False) for child in kept.refused if child.refusal is not None]
 
 
 def _plan_child(writes: Writes, row: InstanceRow, start: NewMessage) -> None:
     writes.children.append(row)
-    writes.messages.append((start, True))
+    if row.scheduled_at is None:
+        writes.messages.append((start, True))
+    else:
+        writes.timers.append(NewTimer(row.key, row.execution_id, start.kind, row.scheduled_at, start.events))
     text = writes.inputs.get(row.execution_id)
     if text is not None:
         writes.payloads.append(payload_row(row, INPUT, text))
@@ -340,6 +379,10 @@ def queue_rows(reply: Reply) -> tuple[QueueRow, ...]:
 def _fences(reply: Reply) -> dict[InstanceKey, Fence]:
     return {InstanceKey(partition, instance_id): Fence(version, Status(status), execution_id, generation)
             for partition, instance_id, version, status, execution_id, generation in reply.rows}
+
+
+def _versions(reply: Reply) -> dict[InstanceKey, int]:
+    return {InstanceKey(partition, instance_id): version for partition, instance_id, version in reply.rows}
 
 
 def _tokens(reply: Reply) -> dict[tuple[int, int], int]:

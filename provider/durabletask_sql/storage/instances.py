@@ -1,14 +1,13 @@
 """Clients' writes and reads in SQL: implements `ports.instances.Instances` for one hub."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import bindparam, select
 
-from durabletask_sql.errors import UnavailableError
 from durabletask_sql.model.creation import Decision
 from durabletask_sql.model.instances import InstanceKey, InstanceRow, InstanceState
 from durabletask_sql.model.messages import NewMessage
@@ -22,7 +21,6 @@ from durabletask_sql.storage.codec import decode_instance
 from durabletask_sql.storage.creation import create
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.dialect import BIGINT, BYTES, SMALLINT, Statement
-from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
 from durabletask_sql.storage.packing import pack_ahead
 from durabletask_sql.storage.purge import purge
 from durabletask_sql.storage.queries import (
@@ -34,7 +32,7 @@ from durabletask_sql.storage.queries import (
     read_statuses,
 )
 from durabletask_sql.storage.rewind import pack_rewind, rewind
-from durabletask_sql.storage.session import Session
+from durabletask_sql.storage.session import Session, repeated
 from durabletask_sql.storage.tables import control_queue, instances
 from durabletask_sql.storage.termination import terminate, terminate_now
 from durabletask_sql.storage.texts import read_history
@@ -101,36 +99,36 @@ class SqlInstances:
 
     async def get(self, key: InstanceKey, *, payloads: bool) -> InstanceState | None:
         """Return the committed state of one instance."""
-        return await self._database.points.run(lambda session: _read(
+        return await self._database.points.run(lambda session: repeated(
             session, lambda: read_instance(session, self._hub.hub_id, key, payloads=payloads)), short=True)
 
     async def rows(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, InstanceRow]:
         """Return the committed rows of those that exist, in one statement."""
         if not keys:
             return {}
-        return await self._database.readers.run(lambda session: _read(
+        return await self._database.readers.run(lambda session: repeated(
             session, lambda: read_rows(session, self._hub.hub_id, keys)))
 
     async def statuses(self, keys: Sequence[InstanceKey]) -> dict[InstanceKey, Status]:
         """Return the committed statuses of those that exist, in one statement."""
-        return await self._database.readers.run(lambda session: _read(
+        return await self._database.readers.run(lambda session: repeated(
             session, lambda: read_statuses(session, self._hub.hub_id, keys)))
 
     async def query(self, query: InstanceQuery) -> InstancePage:
         """Return one page by keyset."""
-        return await self._database.readers.run(lambda session: _read(
+        return await self._database.readers.run(lambda session: repeated(
             session, lambda: read_page(session, self._hub.hub_id, query)))
 
     async def ended_ids(self, query: EndedQuery) -> EndedPage:
         """Return one page of the ids of ended instances by keyset."""
-        return await self._database.readers.run(lambda session: _read(
+        return await self._database.readers.run(lambda session: repeated(
             session, lambda: read_ended_page(session, self._hub.hub_id, query)))
 
     async def children(self, keys: Sequence[InstanceKey]) -> list[InstanceRow]:
         """Return the rows of the sub-orchestrations that these instances started (any execution)."""
         if not keys:
             return []
-        return await self._database.readers.run(lambda session: _read(session, lambda: [
+        return await self._database.readers.run(lambda session: repeated(session, lambda: [
             decode_instance(row) for row in session.ask(READ_CHILDREN, keys, hub=self._hub.hub_id)]))
 
     async def history(self, key: InstanceKey, execution_id: str) -> AsyncIterator[bytes]:
@@ -142,15 +140,3 @@ class SqlInstances:
             if not events:
                 return
             yield events
-
-
-def _read(session: Session, work: Callable[[], T]) -> T:
-    """Run a read; it may be repeated once on a fresh connection, since it changes nothing."""
-    try:
-        return work()
-    except ConnectionLostError:
-        session.rollback()
-    try:
-        return work()
-    except TransactionError as error:
-        raise UnavailableError(str(error)) from error

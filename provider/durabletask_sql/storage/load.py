@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from durabletask_sql.ids import is_entity
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow, MessageKind, QueueRow, TimerRow
-from durabletask_sql.ports.committer import FreshInstance, Load, Loaded
+from durabletask_sql.ports.committer import FreshEntity, FreshInstance, Load, Loaded
+from durabletask_sql.storage import entity_statements as entity_sql
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import decode_instance
 from durabletask_sql.storage.dialect import Row, Statement
@@ -72,35 +74,70 @@ class LoadAttempt:
         found.claims = sorted(key for key in claims if key not in fresh)
         return found
 
+    def _with_epochs(self, keys: Iterable[InstanceKey]) -> list[Row]:
+        return [(*key, self._load.epochs[key.partition]) for key in keys]
+
     def _claim_and_read(self, ours: frozenset[int], found: _Found) -> Loaded:
         load = self._load
-        keys = [(*key, load.epochs[key.partition]) for key in sorted((*found.claims, *found.fresh))]
-        fresh_keys = [(*key, load.epochs[key.partition]) for key in found.fresh]
+        keys = self._with_epochs(sorted((*found.claims, *found.fresh)))
+        instances = [key for key in found.fresh if not is_entity(key.instance_id)]
+        entities = [key for key in found.fresh if is_entity(key.instance_id)]
         claimed = self._send(sql.CLAIM, keys, share=load.share)
         ceilings = self._send(sql.CEILINGS, keys)
-        held = self._send(sql.HELD, fresh_keys)
-        held_timers = self._send(sql.HELD_TIMERS, fresh_keys)
-        rows = self._send(sql.FRESH_INSTANCES, found.fresh)
-        history = self._send(sql.FRESH_HISTORY, found.fresh)
+        held = self._send(sql.HELD, self._with_epochs(instances))
+        held_share = self._send(entity_sql.HELD_SHARE, self._with_epochs(entities), share=load.share + 1)
+        held_timers = self._send(sql.HELD_TIMERS, self._with_epochs(found.fresh))
+        rows = self._send(sql.FRESH_INSTANCES, instances)
+        history = self._send(sql.FRESH_HISTORY, instances)
+        states = self._send(entity_sql.FRESH_ENTITIES, entities)
         timers = [self._session.send(sql.CLAIM_TIMERS, hub=self._hub, partition=partition,
                                      epoch=load.epochs[partition], horizon=load.timer_horizon, room=load.timer_limit)
                   for partition in sorted(ours) if load.timer_limit]
         self._tasks.claim()
         self._session.commit()
         tasks, tasks_full = self._tasks.reply()
+        kept, hidden = _within_share(held_share, load.share)
         return Loaded(
-            claimed=_together(claimed, held), ceilings=_ceilings((*found.claims, *found.fresh), ceilings),
-            fresh=_fresh(found.fresh, rows, history), timers=timer_rows((held_timers, *timers)),
-            activities=task_rows(tasks), scan_full=frozenset(found.scan_full),
+            claimed=_together(claimed, held, kept, frozenset(entities)),
+            ceilings=_ceilings((*found.claims, *found.fresh), ceilings),
+            fresh=(*_fresh(instances, rows, history), *_fresh_entities(entities, states, hidden)),
+            timers=timer_rows((held_timers, *timers)), activities=task_rows(tasks),
+            scan_full=frozenset(found.scan_full),
             timers_full=any(len(reply.rows) >= load.timer_limit for reply in timers),
             activities_full=tasks_full,
             lost_partitions=frozenset(load.epochs) - ours)
 
 
-def _together(claimed: Reply, held: Reply) -> tuple[QueueRow, ...]:
-    """Rows just claimed and rows held already: read behind the claim, the second statement sees both."""
-    rows = {row.seq: row for row in (*queue_rows(claimed), *queue_rows(held))}
+def _together(claimed: Reply, held: Reply, kept: Iterable[QueueRow], entities: frozenset[InstanceKey]
+              ) -> tuple[QueueRow, ...]:
+    """Rows just claimed and rows held already: read behind the claim, the second statement sees both.
+
+    Of entities read afresh only what was read counts: the lowest rows, whether they are claimed anew or held already.
+    """
+    rows = {row.seq: row for row in queue_rows(claimed) if row.key not in entities}
+    rows.update({row.seq: row for row in (*queue_rows(held), *kept)})
     return tuple(rows[seq] for seq in sorted(rows))
+
+
+def _within_share(held: Reply, share: int) -> tuple[list[QueueRow], dict[InstanceKey, int]]:
+    """Keep each entity's share of its held rows; return where the others begin."""
+    kept: list[QueueRow] = []
+    counts: dict[InstanceKey, int] = {}
+    hidden: dict[InstanceKey, int] = {}
+    for row in queue_rows(held):
+        if row.kind is not MessageKind.AHEAD:
+            counts[row.key] = counts.get(row.key, 0) + 1
+            if counts[row.key] > share:
+                hidden.setdefault(row.key, row.seq)
+                continue
+        kept.append(row)
+    return kept, hidden
+
+
+def _fresh_entities(keys: Iterable[InstanceKey], rows: Reply, hidden: dict[InstanceKey, int]
+                    ) -> tuple[FreshEntity, ...]:
+    found = {row.key: row for row in map(entity_sql.decode_entity, rows.rows)}
+    return tuple(FreshEntity(key, found.get(key), hidden.get(key)) for key in keys)
 
 
 def _ceilings(keys: Iterable[InstanceKey], reply: Reply) -> dict[InstanceKey, int | None]:

@@ -2,10 +2,10 @@
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from durabletask_sql.model.checkpoints import HistoryAppend, TurnCheckpoint
+from durabletask_sql.model.checkpoints import HistoryAppend, NewChild, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.payloads import Packed, PackedTurn
 from durabletask_sql.protocol.texts import INPUT, OUTPUT, take_out
@@ -58,7 +58,7 @@ def pack_turn(turn: TurnCheckpoint) -> PackedTurn:
         texts[OUTPUT] = pack(output)
     if turn.new_input is not None:
         texts[INPUT] = pack(turn.new_input.encode())
-    inputs = {child.row.execution_id: pack(child.input.encode()) for child in turn.children if child.input is not None}
+    inputs = pack_inputs(turn.children)
     if turn.history is None:
         return PackedTurn(texts=texts, inputs=inputs)
     packed = pack_history(turn.history, output)
@@ -72,6 +72,11 @@ def pack_history(history: HistoryAppend, output: bytes | None = None) -> PackedT
     if taken is None:
         return PackedTurn(history.events)
     return PackedTurn(taken.events, taken.refs, _packed(taken.texts))
+
+
+def pack_inputs(children: Iterable[NewChild]) -> dict[str, Packed]:
+    """Return the inputs of orchestrations that are started, as they are stored, by execution id."""
+    return {child.row.execution_id: pack(child.input.encode()) for child in children if child.input is not None}
 
 
 def _packed(texts: Mapping[int, bytes]) -> dict[int, Packed]:

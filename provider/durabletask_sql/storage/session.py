@@ -4,13 +4,15 @@ Both databases have the same interface. On SQLite a statement runs when it is se
 pipelined and `flush` waits for all of them in one round trip.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import Executable, Row, Statement
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -57,14 +59,19 @@ class Session(Protocol):
         ...
 
 
-def asked(session: Session, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object
-          ) -> list[tuple[Any, ...]]:
-    """Run a statement that may be repeated, once more on a fresh connection when the first try lost its own."""
+def repeated(session: Session, work: Callable[[], T]) -> T:
+    """Run what may be repeated, once more on a fresh connection when the first try lost its own."""
     try:
-        return session.ask(statement, rows, **scalars)
+        return work()
     except ConnectionLostError:
         session.rollback()
     try:
-        return session.ask(statement, rows, **scalars)
+        return work()
     except TransactionError as error:
         raise UnavailableError(str(error)) from error
+
+
+def asked(session: Session, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object
+          ) -> list[tuple[Any, ...]]:
+    """Run a statement that may be repeated; likewise."""
+    return repeated(session, lambda: session.ask(statement, rows, **scalars))

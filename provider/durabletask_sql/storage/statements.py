@@ -65,7 +65,7 @@ _INSTANCE_TYPES: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_
                           "history_count": BIGINT, "last_turn_at": BIGINT, "custom_status": BYTES, "failure": BYTES,
                           "parent_instance_id": TEXT, "parent_execution_id": TEXT, "parent_task_id": INTEGER,
                           "parent_name": TEXT, "parent_version": TEXT, "tags": BYTES, "trace": BYTES,
-                          "rewinds": INTEGER}
+                          "rewinds": INTEGER, "sections": BYTES}
 
 
 def by_key(table: Table, v: FromClause) -> ColumnElement[bool]:
@@ -80,7 +80,8 @@ def by_instance(table: Table, v: FromClause) -> ColumnElement[bool]:
                 table.c.instance_id == v.c.instance_id)
 
 
-def _insert(table: Table, v: FromClause, types: Types, base: Insert | None = None) -> Insert:
+def insert_rows(table: Table, v: FromClause, types: Types, base: Insert | None = None) -> Insert:
+    """Return the insert of the source's rows, in their order."""
     values = [HUB, *(v.c[name] for name in types)]
     numbered = select(*values).select_from(v).where(v.c.ord.is_not(None)).order_by(v.c.ord)
     return (insert(table) if base is None else base).from_select(["hub_id", *types], numbered)
@@ -131,7 +132,7 @@ UPDATE_INSTANCES = Statement("instances", lambda v: (
     .values({name: v.c[name] for name in _INSTANCE_TYPES if name not in KEYS})), _INSTANCE_TYPES)
 
 INSERT_INSTANCES = Statement(
-    "instances", lambda v: _insert(instances, v, _INSTANCE_TYPES, insert_new(instances, v)), _INSTANCE_TYPES,
+    "instances", lambda v: insert_rows(instances, v, _INSTANCE_TYPES, insert_new(instances, v)), _INSTANCE_TYPES,
     counted=True)
 
 # Queues
@@ -139,7 +140,7 @@ INSERT_INSTANCES = Statement(
 _TASK: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "task_id": INTEGER, "name": TEXT,
                 "version": TEXT, "host": BIGINT, "token": BIGINT, "event": BYTES}
 INSERT_TASKS = Statement(
-    "activity_queue", lambda v: _insert(activity_queue, v, _TASK).returning(activity_queue.c.seq), _TASK)
+    "activity_queue", lambda v: insert_rows(activity_queue, v, _TASK).returning(activity_queue.c.seq), _TASK)
 DELETE_TASKS = Statement("activity_queue", lambda v: delete(activity_queue).where(keyed(activity_queue, v)), SEQS,
                          counted=True)
 SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
@@ -149,14 +150,14 @@ SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
 _MESSAGE: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
                    "held_epoch": BIGINT, "events": BYTES}
 INSERT_MESSAGES = Statement(
-    "control_queue", lambda v: _insert(control_queue, v, _MESSAGE).returning(control_queue.c.seq), _MESSAGE)
+    "control_queue", lambda v: insert_rows(control_queue, v, _MESSAGE).returning(control_queue.c.seq), _MESSAGE)
 DELETE_MESSAGES = Statement("control_queue", lambda v: delete(control_queue).where(keyed(control_queue, v)), SEQS,
                             counted=True)
 DROP_MESSAGES = Statement("control_queue", lambda v: delete(control_queue).where(keyed(control_queue, v)), SEQS)
 
 _TIMER: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
                  "fire_at": BIGINT, "held_epoch": BIGINT, "events": BYTES}
-INSERT_TIMERS = Statement("timers", lambda v: _insert(timers, v, _TIMER).returning(timers.c.seq), _TIMER)
+INSERT_TIMERS = Statement("timers", lambda v: insert_rows(timers, v, _TIMER).returning(timers.c.seq), _TIMER)
 DELETE_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v)), SEQS, counted=True)
 DROP_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v)), SEQS)
 
@@ -176,10 +177,10 @@ SWEEP_TIMERS = Statement("timers", _sweep(timers), KEYS)
 
 _HISTORY: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "first_sequence": BIGINT,
                    "event_count": INTEGER, "events": BYTES, "refs": BYTES}
-INSERT_HISTORY = Statement("history", lambda v: _insert(history, v, _HISTORY), _HISTORY)
+INSERT_HISTORY = Statement("history", lambda v: insert_rows(history, v, _HISTORY), _HISTORY)
 _PAYLOAD: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "payload_id": INTEGER,
                    "content": BYTES, "unpacked_size": INTEGER}
-INSERT_PAYLOADS = Statement("payloads", lambda v: _insert(payloads, v, _PAYLOAD), _PAYLOAD)
+INSERT_PAYLOADS = Statement("payloads", lambda v: insert_rows(payloads, v, _PAYLOAD), _PAYLOAD)
 
 
 def _delete_execution(table: Table) -> Callable[[FromClause], Executable]:
@@ -215,8 +216,8 @@ ASIDE_TASKS = Statement("quarantine", _set_aside(activity_queue, activity_queue.
 
 # The claim
 
-_CLAIM: Types = {**KEYS, "epoch": BIGINT}
-_QUEUE_ROW = (control_queue.c.partition, control_queue.c.seq, control_queue.c.instance_id,
+CLAIMS: Types = {**KEYS, "epoch": BIGINT}
+QUEUE_ROW = (control_queue.c.partition, control_queue.c.seq, control_queue.c.instance_id,
               control_queue.c.execution_id, control_queue.c.kind, control_queue.c.events)
 
 
@@ -235,20 +236,20 @@ def _claim(v: FromClause) -> Executable:
               .with_for_update(key_share=True, skip_locked=True, of=queue)).cte("picked")
     return (update(control_queue)
             .where(same_row(control_queue, v, picked))
-            .values(held_epoch=picked.c.epoch).returning(*_QUEUE_ROW))
+            .values(held_epoch=picked.c.epoch).returning(*QUEUE_ROW))
 
 
-CLAIM = Statement("control_queue", _claim, _CLAIM)
+CLAIM = Statement("control_queue", _claim, CLAIMS)
 
 CEILINGS = Statement("control_queue", lambda v: (
     select(control_queue.c.partition, control_queue.c.instance_id, func.min(control_queue.c.seq))
     .select_from(v.join(control_queue, by_instance(control_queue, v)))
     .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)
-    .group_by(control_queue.c.partition, control_queue.c.instance_id)), _CLAIM)
+    .group_by(control_queue.c.partition, control_queue.c.instance_id)), CLAIMS)
 
 HELD = Statement("control_queue", lambda v: (
-    select(*_QUEUE_ROW).select_from(v.join(control_queue, by_instance(control_queue, v)))
-    .where(unindexed(control_queue.c.held_epoch) == v.c.epoch)), _CLAIM)
+    select(*QUEUE_ROW).select_from(v.join(control_queue, by_instance(control_queue, v)))
+    .where(unindexed(control_queue.c.held_epoch) == v.c.epoch)), CLAIMS)
 
 # Loads
 
@@ -306,7 +307,7 @@ CLAIM_TIMERS = Statement("timers", _claim_timers)
 
 HELD_TIMERS = Statement("timers", lambda v: (
     select(*_TIMER_ROW).select_from(v.join(timers, by_instance(timers, v)))
-    .where(unindexed(timers.c.held_epoch) == v.c.epoch)), _CLAIM)
+    .where(unindexed(timers.c.held_epoch) == v.c.epoch)), CLAIMS)
 
 TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.instance_id,
              activity_queue.c.execution_id, activity_queue.c.task_id, activity_queue.c.name, activity_queue.c.version,

@@ -7,6 +7,7 @@ from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.storage import migrations
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.database import Database
+from durabletask_sql.storage.entities import SqlEntities
 from durabletask_sql.storage.hubs import empty_hub, open_hub
 from durabletask_sql.storage.instances import SqlInstances
 from durabletask_sql.storage.leases import SqlLeases
@@ -62,6 +63,10 @@ class SqlStore:
     def instances(self, hub: TaskHub) -> SqlInstances:
         """Return the clients' side of a hub."""
         return SqlInstances(self._database, hub)
+
+    def entities(self, hub: TaskHub) -> SqlEntities:
+        """Return the clients' side of a hub's entities."""
+        return SqlEntities(self._database, hub)
 
     def leases(self, hub: TaskHub) -> SqlLeases:
         """Return the lease side of a hub."""

@@ -88,6 +88,7 @@ instances = Table(
     Column("tags", LargeBinary),  # a JSON object
     Column("trace", LargeBinary),
     Column("rewinds", Integer, nullable=False, server_default=text("0")),
+    Column("sections", LargeBinary),  # a JSON list: the open critical sections
     PrimaryKeyConstraint("hub_id", "partition", "instance_id"),
     Index("ix_instances_created", "hub_id", "created_at", "instance_id"),
     Index("ix_instances_by_id", "hub_id", "instance_id"),
@@ -96,6 +97,22 @@ instances = Table(
           postgresql_where=text("completed_at IS NOT NULL"), sqlite_where=text("completed_at IS NOT NULL")),
     Index("ix_instances_parent", "hub_id", "parent_instance_id",
           postgresql_where=text("parent_instance_id IS NOT NULL"), sqlite_where=text("parent_instance_id IS NOT NULL")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+entities = Table(
+    "entities", metadata,
+    Column("hub_id", Integer, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("instance_id", KEY, nullable=False),
+    Column("row_version", BigInteger, nullable=False),
+    Column("state", LargeBinary),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("lock_instance_id", KEY),
+    Column("lock_execution_id", Text),
+    Column("lock_section_id", Text),
+    PrimaryKeyConstraint("hub_id", "partition", "instance_id"),
+    Index("ix_entities_by_id", "hub_id", "instance_id"),
     postgresql_with={"fillfactor": "70"},
 )
 

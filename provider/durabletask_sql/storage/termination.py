@@ -13,6 +13,7 @@ from durabletask_sql.storage.dialect import Statement
 from durabletask_sql.storage.packing import history_row, pack, pack_history, payload_row
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.writes import LOCK_INSTANCES, message_row, queue_message
+from durabletask_sql.turn.entity.sections import releases
 from durabletask_sql.turn.notices import child_ended_notice
 from durabletask_sql.turn.termination import terminated
 
@@ -30,9 +31,16 @@ def terminate(session: Session, hub: TaskHub, termination: Termination) -> Sent:
 
 
 def terminate_now(session: Session, hub: TaskHub, keys: Sequence[InstanceKey], reason: str | None, now: int) -> Sent:
-    """End instances at once, whatever they are doing; those that have ended or do not exist stay as they are."""
+    """End instances at once, whatever they are doing.
+
+    Those that hold locks of entities, have ended or do not exist stay as they are.
+    """
     rows = map(decode_instance, session.ask(LOCK_INSTANCES, keys, hub=hub.hub_id))
-    return _end(session, hub, [row for row in rows if not row.status.is_terminal], reason, now)
+    return _end(session, hub, [row for row in rows if not row.status.is_terminal and not _holds_locks(row)], reason, now)
+
+
+def _holds_locks(row: InstanceRow) -> bool:
+    return any(section.granted for section in row.sections)
 
 
 def _end(session: Session, hub: TaskHub, rows: Sequence[InstanceRow], reason: str | None, now: int) -> Sent:
@@ -41,6 +49,7 @@ def _end(session: Session, hub: TaskHub, rows: Sequence[InstanceRow], reason: st
     keys, output = [row.key for row in rows], None if reason is None else reason.encode()
     notices = [child_ended_notice(row, reason, now, hub.partition_count) for row, _ in ended]
     told = [notice for notice in notices if notice is not None and notice.key not in keys]
+    told += [message for row in rows for message in releases(row.sections, row, now, hub.partition_count)]
     histories = [(row, gained, pack_history(gained, output)) for row, gained in ended if gained is not None]
     payloads = [payload_row(row, payload_id, text) for row, _, packed in histories
                 for payload_id, text in packed.texts.items()]

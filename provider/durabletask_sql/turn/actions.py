@@ -1,40 +1,16 @@
 """What each action of an orchestrator's answer records and sends. Completion is in `completion`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from durabletask_sql.errors import InvalidCompletionError
-from durabletask_sql.ids import partition_of
-from durabletask_sql.model.checkpoints import NewChild
+from durabletask_sql.ids import is_entity
 from durabletask_sql.model.filters import fold_version
-from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage, NewTimer
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.protocol.pb_time import in_range, micros_rounded_up
 from durabletask_sql.turn.children import new_child
+from durabletask_sql.turn.effects import Effects, check_name, refuse
+from durabletask_sql.turn.entity.sending import send_entity_message, send_legacy_message
 from durabletask_sql.turn.notices import FIRE_AND_FORGET
-
-
-@dataclass(slots=True)
-class Effects:
-    """What the actions of one turn add up to. `self_sent` are events that the instance sent to itself."""
-
-    row: InstanceRow
-    now: int
-    new_execution_id: Callable[[], str]
-    partition_count: int
-    history: list[bytes] = field(default_factory=list)
-    messages: list[NewMessage] = field(default_factory=list)
-    self_sent: list[bytes] = field(default_factory=list)
-    timers: list[NewTimer] = field(default_factory=list)
-    activities: list[NewActivity] = field(default_factory=list)
-    children: list[NewChild] = field(default_factory=list)
-
-    def key(self, instance_id: str) -> InstanceKey:
-        """Return where an instance lives."""
-        return InstanceKey(partition_of(instance_id, self.partition_count), instance_id)
 
 
 def record(effects: Effects, action: pb.OrchestratorAction) -> None:
@@ -47,28 +23,21 @@ def record(effects: Effects, action: pb.OrchestratorAction) -> None:
             _create_timer(effects, action)
         case "createSubOrchestration":
             _create_child(effects, action)
+        case "sendEvent" if is_entity(action.sendEvent.instance.instanceId):
+            send_legacy_message(effects, action)
         case "sendEvent":
             _send_event(effects, action)
+        case "sendEntityMessage":
+            send_entity_message(effects, action)
         case "terminateOrchestration":
             _terminate(effects, action.terminateOrchestration)
         case _:
             refuse(effects.row, action, f"action {kind or 'of an unknown kind'} is not supported by this server")
 
 
-def refuse(row: InstanceRow, action: pb.OrchestratorAction, why: str) -> None:
-    """Raise InvalidCompletionError naming instance and action."""
-    message = f"orchestration '{row.instance_id}' ({row.name}), action {action.id}: {why}"
-    raise InvalidCompletionError(message)
-
-
-def _check_name(effects: Effects, action: pb.OrchestratorAction, name: str, what: str) -> None:
-    if not name or "\0" in name:
-        refuse(effects.row, action, f"the {what} {name!r} must not be empty or hold a NUL character")
-
-
 def _schedule_task(effects: Effects, action: pb.OrchestratorAction) -> None:
     task = action.scheduleTask
-    _check_name(effects, action, task.name, "activity name")
+    check_name(effects, action, task.name, "activity name")
     event = events.task_scheduled(effects.now, action.id, task)
     effects.history.append(frame(event))
     effects.activities.append(NewActivity(
@@ -88,7 +57,7 @@ def _create_timer(effects: Effects, action: pb.OrchestratorAction) -> None:
 def _send_event(effects: Effects, action: pb.OrchestratorAction) -> None:
     sent = action.sendEvent
     target = sent.instance.instanceId
-    _check_name(effects, action, target, "target instance id")
+    check_name(effects, action, target, "target instance id")
     effects.history.append(frame(events.event_sent(effects.now, action.id, sent)))
     event = frame(events.event_raised(effects.now, sent.name, sent.data.value if sent.HasField("data") else None))
     if target == effects.row.instance_id:
@@ -98,6 +67,8 @@ def _send_event(effects: Effects, action: pb.OrchestratorAction) -> None:
 
 
 def _terminate(effects: Effects, action: pb.TerminateOrchestrationAction) -> None:
+    if is_entity(action.instanceId):
+        return  # an entity has nothing that could be terminated (S-334)
     reason = action.reason.value if action.HasField("reason") else None
     event = events.execution_terminated(effects.now, reason, recurse=action.recurse)
     effects.messages.append(NewMessage(effects.key(action.instanceId), None, MessageKind.EVENT, frame(event)))
@@ -106,14 +77,20 @@ def _terminate(effects: Effects, action: pb.TerminateOrchestrationAction) -> Non
 def _create_child(effects: Effects, action: pb.OrchestratorAction) -> None:
     """Record a sub-orchestration and make its instance; tags of the parent are inherited (S-098)."""
     asked, parent = action.createSubOrchestration, effects.row
-    _check_name(effects, action, asked.name, "sub-orchestration name")
+    check_name(effects, action, asked.name, "sub-orchestration name")
     child_id = asked.instanceId or f"{parent.instance_id}:{action.id:04x}"
-    _check_name(effects, action, child_id, "sub-orchestration id")
+    check_name(effects, action, child_id, "sub-orchestration id")
     tags = {name: value for name, value in parent.tags.items() if name != FIRE_AND_FORGET} | dict(asked.tags)
     body = pb.SubOrchestrationInstanceCreatedEvent(instanceId=child_id, name=asked.name, tags=tags)
     for name in ("version", "input", "parentTraceContext"):
         if asked.HasField(name):
             getattr(body, name).CopyFrom(getattr(asked, name))
     effects.history.append(frame(events.child_created(effects.now, action.id, body)))
+    if is_entity(child_id):
+        details = pb.TaskFailureDetails(
+            errorType="InvalidInstanceId", isNonRetriable=True,
+            errorMessage=f"Sub-orchestration '{child_id}' was not started: ids that begin with '@' are entities'.")
+        effects.answer(events.child_failed(effects.now, action.id, details))
+        return
     effects.children.append(new_child(parent, action.id, body, effects.new_execution_id(), effects.now,
                                       effects.partition_count))

@@ -8,7 +8,7 @@ from durabletask_sql.model.instances import InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewMessage
 from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import taskhub_pb2 as pb
-from durabletask_sql.turn.actions import Effects, record, refuse
+from durabletask_sql.turn.actions import record
 from durabletask_sql.turn.completion import (
     append_history,
     choose,
@@ -17,6 +17,8 @@ from durabletask_sql.turn.completion import (
     ending_of,
     finish,
 )
+from durabletask_sql.turn.effects import Effects, refuse
+from durabletask_sql.turn.entity.sections import with_grants
 from durabletask_sql.turn.intake import Intake
 
 
@@ -37,7 +39,8 @@ def apply(turn: Turn, actions: Sequence[pb.OrchestratorAction], answer: pb.Orche
     were delivered, then one event an action, ExecutionCompleted last.
     """
     intake = turn.intake
-    effects = Effects(turn.row, max(now, intake.started_at), new_execution_id, partition_count)
+    effects = Effects(turn.row, max(now, intake.started_at), new_execution_id, partition_count,
+                      with_grants(turn.row.sections, intake.new_events))
     ordered = sorted(actions, key=_by_id)
     if answer.HasField("numEventsProcessed") and answer.numEventsProcessed.value < intake.event_count:
         refuse(turn.row, pb.OrchestratorAction(), f"only {answer.numEventsProcessed.value} of the "
@@ -86,7 +89,7 @@ def _base(turn: Turn, effects: Effects, answer: pb.OrchestratorResponse) -> Turn
         row, row_version=row.row_version + 1, status=Status.SUSPENDED if suspended else Status.RUNNING,
         updated_at=effects.now, last_turn_at=intake.started_at,
         history_count=row.history_count + intake.event_count + len(effects.history),
-        custom_status=answer.customStatus.value or None, trace=trace)
+        custom_status=answer.customStatus.value or None, trace=trace, sections=tuple(effects.sections))
     to_self = [NewMessage(row.key, None, MessageKind.EVENT, event) for event in effects.self_sent]
     return TurnCheckpoint(
         expected_version=row.row_version, row=after, consumed=intake.consumed, consumed_timers=intake.consumed_timers,

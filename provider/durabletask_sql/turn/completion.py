@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 from durabletask_sql.model.checkpoints import HistoryAppend, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceRow
-from durabletask_sql.model.messages import MessageKind, NewMessage
+from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
 from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame, iter_events
 from durabletask_sql.protocol.pb_time import is_zero, timestamp
-from durabletask_sql.turn.actions import Effects, refuse
+from durabletask_sql.turn.effects import Effects, refuse
+from durabletask_sql.turn.entity.sections import releases
 from durabletask_sql.turn.intake import Intake, Termination
 from durabletask_sql.turn.notices import child_ended_notice
 from durabletask_sql.turn.start import start_message
@@ -73,15 +74,15 @@ def finish(base: TurnCheckpoint, effects: Effects, intake: Intake, past: Sequenc
     event = events.execution_completed(effects.now, ending.event_id, ending.status, ending.output, ending.failure)
     history = append_history(effects, intake, [*effects.history, frame(event)])
     row = replace(
-        base.row, status=ending.status, completed_at=effects.now, history_count=base.row.history_count + 1,
+        base.row, status=ending.status, completed_at=effects.now, history_count=base.row.history_count + 1, sections=(),
         failure=ending.failure.SerializeToString() if ending.failure is not None else None)
-    messages = list(effects.messages)
+    messages = [*effects.messages, *_leave_sections(effects)]
     if intake.terminated is not None and intake.terminated.recurse and ending.status is Status.TERMINATED:
         messages += terminate_children(effects, (*past, intake.new_events, *effects.history), intake.terminated.reason)
     notice = child_ended_notice(row, ending.output, effects.now, effects.partition_count)
     if notice is not None:
         messages.append(notice)
-    return replace(base, row=row, history=history, messages=tuple(messages), timers=(), ended=True,
+    return replace(base, row=row, history=history, messages=tuple(messages), timers=_signals(effects), ended=True,
                    output=ending.output, drop_unclaimed=ending.status is Status.TERMINATED)
 
 
@@ -89,6 +90,16 @@ def append_history(effects: Effects, intake: Intake, recorded: Sequence[bytes]) 
     """Return the turn's history: the events as they were delivered, then what the actions recorded."""
     return HistoryAppend(effects.row.execution_id, effects.row.history_count, intake.event_count + len(recorded),
                          b"".join((intake.new_events, *recorded)))
+
+
+def _leave_sections(effects: Effects) -> list[NewMessage]:
+    """Return what frees the locks that the execution holds or asks for: nothing of it outlives it (S-344)."""
+    return releases(effects.sections, effects.row, effects.now, effects.partition_count)
+
+
+def _signals(effects: Effects) -> tuple[NewTimer, ...]:
+    """Return the delayed signals of a turn: they outlive their sender, its own timers do not."""
+    return tuple(timer for timer in effects.timers if timer.key != effects.row.key)
 
 
 def terminate_children(effects: Effects, history: Iterable[bytes], reason: str | None) -> list[NewMessage]:
@@ -120,13 +131,14 @@ def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past
     row = replace(
         base.row, execution_id=effects.new_execution_id(), status=Status.RUNNING, history_count=0,
         version=done.newVersion.value if done.HasField("newVersion") else old.version,
-        tags=dict(done.tags) if done.tags else old.tags, scheduled_at=None, trace=None, rewinds=0)
+        tags=dict(done.tags) if done.tags else old.tags, scheduled_at=None, trace=None, rewinds=0,
+        sections=())
     following = [_carried(event, effects.now) for event in done.carryoverEvents] + effects.self_sent
     if intake.suspend_event is not None:
         following.append(intake.suspend_event)
     start = start_message(row, new_input, _trace((*past[:1], intake.new_events)), effects.now, following)
-    return replace(base, row=row, messages=(*effects.messages, start), timers=(), continued_from=old.execution_id,
-                   new_input=new_input)
+    return replace(base, row=row, messages=(*effects.messages, *_leave_sections(effects), start),
+                   timers=_signals(effects), continued_from=old.execution_id, new_input=new_input)
 
 
 def _carried(event: pb.HistoryEvent, now: int) -> bytes:

@@ -68,6 +68,21 @@ def _cause(answer: pb.OrchestratorResponse, limit: int) -> str | None:
     return None if found is None else f"The orchestrator's answer carries too much: {found}"
 
 
+def oversize_batch(answer: pb.EntityBatchResult, limit: int) -> str | None:
+    """Return what the answer to an entity's batch carries too much of; None when it does not."""
+    size, most = answer.ByteSize(), max(TURN_BYTES, 2 * limit)
+    if size > most:
+        return f"the answer has {size} bytes: at most {most} are allowed"
+    return oversize(answer, limit)
+
+
+def failed_batch(entity_id: str, excess: str) -> pb.EntityBatchResult:
+    """Return the answer that fails a batch which carried too much."""
+    cause = f"The answer of entity '{entity_id}' carries too much: {excess}; {ADVICE}."
+    return pb.EntityBatchResult(failureDetails=pb.TaskFailureDetails(
+        errorType=ERROR_TYPE, errorMessage=cause, isNonRetriable=True))
+
+
 def bounded_result(name: str, answer: pb.ActivityResponse, limit: int) -> pb.ActivityResponse:
     """Return the result of an activity, or one that fails it when the text is over the limit.
 

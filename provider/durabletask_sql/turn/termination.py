@@ -15,7 +15,8 @@ def terminated(row: InstanceRow, reason: str | None, now: int) -> tuple[Instance
     One that has not run yet gets no history: it never began.
     """
     at = max(now, row.last_turn_at + 1)
-    ended = replace(row, status=Status.TERMINATED, row_version=row.row_version + 1, updated_at=at, completed_at=at)
+    ended = replace(row, status=Status.TERMINATED, row_version=row.row_version + 1, updated_at=at, completed_at=at,
+                    sections=())
     if not row.history_count:
         return ended, None
     gained = (events.orchestrator_started(at), events.execution_terminated(at, reason, recurse=False),

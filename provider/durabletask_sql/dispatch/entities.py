@@ -1,0 +1,216 @@
+"""Entities at executors: handing batches out, taking their answers, giving them back.
+
+What the next step of an entity is, `turn.entity` decides. Steps that need no executor (locks) are committed at once,
+whoever is connected; entities whose next step is a batch wait for an executor that takes their name.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from durabletask_sql.clock import Clock
+from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
+from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
+from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.errors import InvalidCompletionError
+from durabletask_sql.ids import new_execution_id
+from durabletask_sql.model.checkpoints import OutcomeKind, Quarantine
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.partitions.entity import EntityMemory
+from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.work import EntityItem, Executor, Needs, WorkKind
+from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.protocol.assembly import HEAD_BYTES
+from durabletask_sql.turn.entity.apply import EntityTurn, Surroundings, apply_batch, rows_of
+from durabletask_sql.turn.entity.intake import Batch, BatchLimits, take
+from durabletask_sql.turn.limits import failed_batch, oversize_batch
+
+_log = logging.getLogger(__name__)
+
+MAX_FAILED_DELIVERIES = 5
+_LOOK_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenBatch:
+    """A batch that an executor holds. It is stale once the entity's memory has another step, or none."""
+
+    token: str
+    key: InstanceKey
+    mem: EntityMemory
+    batch: Batch
+    executor: Executor
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its answer would still be taken."""
+        return self.mem.turn is self.batch
+
+
+class EntitySeats(Seats[OpenBatch]):
+    """The executors that run batches. `host` looks first: a step may need no executor at all."""
+
+    def __init__(self) -> None:
+        """Begin with nobody connected."""
+        super().__init__(WorkKind.ENTITY)
+        self.host: Takers[OpenBatch] = Takers(frozenset())
+
+    def group_of(self, mem: EntityMemory) -> Takers[OpenBatch]:
+        """Return who takes the next step of an entity."""
+        if not mem.needs_executor:
+            return self.host
+        return self.takers(mem.name, None) if mem.needs is None else self.takers_of(mem.name, None, mem.needs)
+
+
+class Entities:
+    """The entities of one task hub that are ready, or out."""
+
+    def __init__(self, hub: TaskHub, host_id: int, memory: Memory, seats: EntitySeats, clock: Clock,
+                 ports: BoardPorts, payload_bytes: int) -> None:
+        """Work on this memory, whose ready entities are sorted by `seats`."""
+        self._hub = hub
+        self._host_id = host_id
+        self._memory = memory
+        self.seats = seats
+        self._clock = clock
+        self._ports = ports
+        self._payload_bytes = payload_bytes
+        self._limits = BatchLimits()
+        self._dispatches = 0
+
+    # Out
+
+    def pump(self) -> None:
+        """Do what needs no executor, a slice at a time, and hand out whatever can be handed out now."""
+        ready = self._memory.entities
+        alone = list(islice(ready.waiting_for(self.seats.host), _LOOK_AT_ONCE))
+        for mem in alone:
+            ready.remove(mem)
+            self._begin(mem, None)
+        if len(alone) == _LOOK_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._ports.pump)
+        while (found := ready.take(roomiest)) is not None:
+            self._begin(*found)
+
+    def _begin(self, mem: EntityMemory, seat: Seat[OpenBatch] | None) -> None:
+        """Take the next step of an entity: hand it out, commit it, or have it wait."""
+        self._memory.touch(mem)
+        step = take(mem.inbox(), self._clock.now(), self._limits_for(mem, seat), self._hub.partition_count)
+        if step is None:
+            mem.idle = True
+            self._memory.consider(mem)
+            self._ports.wants_work()
+        elif not isinstance(step, Batch):
+            if isinstance(step, Quarantine):
+                _log.error("entity %r: messages are set aside: %s", mem.key.instance_id, step.cause)
+            mem.turn = step
+            self._ports.submit(step, None)
+        elif seat is None:
+            mem.needs_executor = True
+            self._memory.entities.add(mem, first=True)
+        elif self._suits(mem, step, seat):
+            self._hand_out(mem, step, seat)
+
+    def _limits_for(self, mem: EntityMemory, seat: Seat[OpenBatch] | None) -> BatchLimits:
+        """A batch has at least one operation, and else no more than its executor can read beside the state."""
+        limits = replace(self._limits, operations=1) if mem.singly else self._limits
+        if seat is None or seat.profile.message_bytes is None:
+            return limits
+        room = max(0, seat.profile.message_bytes - mem.state_size - HEAD_BYTES)
+        return replace(limits, bytes=min(limits.bytes, room))
+
+    def _suits(self, mem: EntityMemory, batch: Batch, seat: Seat[OpenBatch]) -> bool:
+        """Tell whether an executor can be sent a batch; if not, put the entity where those that can look."""
+        size = mem.state_size + len(batch.events) + HEAD_BYTES
+        needs = Needs(size, size)
+        if seat.profile.meets(needs):
+            return True
+        mem.needs = needs
+        if not self.seats.group_of(mem):
+            _log.error("entity %r is set aside until a worker connects that can take its next batch of %d bytes: keep "
+                       "large data elsewhere and pass references, or connect a worker that reads messages of any size",
+                       mem.key.instance_id, size)
+        self._memory.entities.add(mem, first=True)
+        return False
+
+    def _hand_out(self, mem: EntityMemory, batch: Batch, seat: Seat[OpenBatch]) -> None:
+        if mem.abandons:
+            seat = prefer_another(self.seats.group_of(mem), seat, mem.abandoned_by)
+        mem.turn = batch
+        self._dispatches += 1
+        token = f"entity:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
+        self.seats.open(seat, OpenBatch(token, mem.key, mem, batch, seat.executor))
+        state = mem.row.state if mem.row is not None else None
+        seat.executor.offer_entity(EntityItem(token, mem.key, new_execution_id(), state, batch.events))
+
+    # Back
+
+    def take_back(self, batches: Sequence[OpenBatch]) -> None:
+        """Put the entities of an executor that went away in front of all others."""
+        for opened in reversed(batches):
+            if opened.is_current:
+                self._memory.put_back(opened.mem, first=True)
+
+    async def complete(self, answer: pb.EntityBatchResult) -> None:
+        """Commit the outcome of a batch; return when it is durable."""
+        opened = self.seats.close(answer.completionToken)
+        if opened is None or not opened.is_current:
+            _log.info("the answer to a batch came too late or twice and was dropped (token %r)", answer.completionToken)
+            self._ports.pump()
+            return
+        mem, batch = opened.mem, opened.batch
+        excess = oversize_batch(answer, self._payload_bytes)
+        if excess is not None and len(batch.operations) > 1:
+            mem.singly = len(batch.operations)  # only the one that is at fault must fail
+            self._memory.put_back(mem, first=True)
+            self._ports.pump()
+            return
+        if excess is not None:
+            answer = failed_batch(mem.key.instance_id, excess)
+        around = Surroundings(self._clock.now(), new_execution_id, self._hub.partition_count)
+        try:
+            checkpoint = apply_batch(EntityTurn(mem.key, mem.row, batch), answer, around)
+        except InvalidCompletionError as error:
+            await self._fail_delivery(opened, str(error))
+            return
+        done = self._ports.submit(checkpoint, None)
+        self._ports.pump()
+        outcome = await done
+        if outcome.kind is OutcomeKind.LOST:
+            _log.info("a batch of entity %r was lost and runs again: %s", mem.key.instance_id, outcome.cause)
+
+    async def _fail_delivery(self, opened: OpenBatch, cause: str) -> None:
+        """An answer that cannot be carried out: try again a few times, then set the messages aside with the cause."""
+        mem = opened.mem
+        mem.failures += 1
+        _log.error("a worker's answer cannot be carried out (%d of %d): %s", mem.failures, MAX_FAILED_DELIVERIES, cause)
+        if mem.failures < MAX_FAILED_DELIVERIES:
+            self._delay(mem, mem.failures)
+            return
+        mem.failures = 0
+        await self._ports.submit(Quarantine(mem.key, cause, *rows_of(opened.batch.operations)), None)
+
+    def abandon(self, token: str) -> None:
+        """Take a batch back; it is offered again after a delay that grows with each abandon in a row."""
+        opened = self.seats.close(token)
+        if opened is not None and opened.is_current:
+            mem = opened.mem
+            mem.abandons += 1
+            mem.abandoned_by = opened.executor
+            if mem.abandons % REPORT_ABANDONS == 0:
+                _log.warning("entity %r: %d batches in a row were given back, the last by worker %r",
+                             mem.key.instance_id, mem.abandons, opened.executor.name)
+            self._delay(mem, mem.abandons)
+
+    def _delay(self, mem: EntityMemory, times: int) -> None:
+        mem.blocked = True
+        self._memory.put_back(mem)
+        asyncio.get_running_loop().call_later(delay_seconds(times), self._unblock, mem)
+
+    def _unblock(self, mem: EntityMemory) -> None:
+        if self._memory.find(mem.key) is mem:
+            self._memory.unblock(mem)
+            self._ports.pump()

@@ -1,0 +1,67 @@
+"""What has to be loaded: instances to claim, instances to read afresh, partitions to scan; and timers that wait for it.
+
+A due timer takes its place behind the rows of its instance that a load claims after its due time.
+"""
+
+from collections.abc import Callable
+
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.messages import TimerRow
+from durabletask_sql.partitions.limits import Wanted
+
+Room = Callable[[int], int]
+IsOut = Callable[[InstanceKey], bool]
+
+
+class Loads:
+    """Loads that are wanted, and the due timers whose load is out."""
+
+    def __init__(self) -> None:
+        """Want nothing."""
+        self.claims: dict[InstanceKey, None] = {}
+        self.fresh: dict[InstanceKey, None] = {}
+        self.scans: set[int] = set()
+        self._due: dict[InstanceKey, list[TimerRow]] = {}
+        self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
+
+    def drop(self, partition: int) -> None:
+        """Want nothing of a partition any more."""
+        self.scans.discard(partition)
+        for table in (self.claims, self.fresh, self._due, self._due_taken):
+            for key in [key for key in table if key.partition == partition]:
+                del table[key]
+
+    def take(self, room: Room, is_out: IsOut) -> Wanted:
+        """Return and forget what has to be loaded now: nothing afresh that is out, no scan without room."""
+        fresh = tuple(key for key in self.fresh if not is_out(key))
+        claims = tuple(key for key in self.claims if key not in self.fresh)
+        scan = {partition: free for partition in sorted(self.scans) if (free := room(partition))}
+        for key in fresh:
+            del self.fresh[key]
+        self.claims.clear()
+        # Timers that come due while this load is out wait for the next one, whose claim runs after their due time.
+        self._due_taken = {key: self._due.pop(key) for key in (*claims, *fresh) if key in self._due}
+        self.scans.difference_update(scan)
+        return Wanted(claims, fresh, scan)
+
+    def has_any(self, room: Room, is_out: IsOut) -> bool:
+        """Tell whether `take` would return something."""
+        return bool(self.claims) or any(not is_out(key) for key in self.fresh) or any(map(room, self.scans))
+
+    def wait(self, timer: TimerRow) -> None:
+        """Have a due timer wait for the next load of its instance."""
+        self._due.setdefault(timer.key, []).append(timer)
+
+    def settle(self) -> dict[InstanceKey, list[TimerRow]]:
+        """Return and forget the timers whose load came back."""
+        settled, self._due_taken = self._due_taken, {}
+        return settled
+
+    def forget_timers(self, key: InstanceKey) -> None:
+        """Drop the due timers of an instance that ended or continued as new."""
+        self._due.pop(key, None)
+        self._due_taken.pop(key, None)
+
+    def awaits(self, key: InstanceKey) -> bool:
+        """Tell whether something of an instance is to be loaded, or is being loaded."""
+        return any(key in table for table in (self._due, self._due_taken, self.fresh, self.claims))

@@ -1,0 +1,102 @@
+"""What an instance in memory has in common, whether it is an orchestration or an entity: its queue rows, its ceiling.
+
+Mutable, and touched by `Memory` alone.
+"""
+
+import bisect
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.messages import QueueRow, TimerRow
+from durabletask_sql.partitions.lanes import Lane
+from durabletask_sql.ports.work import Executor, Needs
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Resident(Generic[T]):
+    """One instance in memory.
+
+    `known` says that what was read of it is what the database says. `stale` says that it has to be read afresh before
+    its next turn. `turn` is what is out at an executor or on its way to the database; at most one is. `blocked` keeps
+    it from running until a delay ends. `ceiling` is the lowest sequence that is not in memory.
+    `needs` is what its next turn asks of an executor beyond taking its name; `needs_executor` says that the host has
+    looked and can do nothing for it alone. `lane` and `place` are those of `Lanes`.
+    """
+
+    key: InstanceKey
+    known: bool = False
+    stale: bool = False
+    rows: list[QueueRow] = field(default_factory=list)
+    ceiling: int | None = None
+    timers: list[TimerRow] = field(default_factory=list)
+    turn: T | None = None
+    blocked: bool = False
+    abandons: int = 0
+    abandoned_by: Executor | None = None
+    failures: int = 0
+    size: int = 0  # bytes of the queue rows
+    lane: Lane | None = None
+    place: int = 0
+    needs: Needs | None = None
+    needs_executor: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could leave memory without being missed."""
+        return self.turn is None and not self.rows and not self.timers and not self.stale and not self.blocked
+
+    @property
+    def may_run(self) -> bool:
+        """Whether nothing stands in the way of a turn: it is known, and nothing of it is out."""
+        return self.known and not self.stale and self.turn is None and not self.blocked
+
+    @property
+    def is_full(self) -> bool:
+        """Whether rows of it stay behind on purpose, so that a scan leaves it alone."""
+        return self.ceiling is not None
+
+    def enter(self, row: QueueRow) -> bool:
+        """Let a queue row enter, in order of sequence; return False when it is there already."""
+        at = bisect.bisect_left(self.rows, row.seq, key=_seq)
+        if at < len(self.rows) and self.rows[at].seq == row.seq:
+            return False
+        self.rows.insert(at, row)
+        self.size += len(row.events)
+        return True
+
+    def take_back(self) -> None:
+        """Forget the turn that was out."""
+        self.turn = None
+
+    def forget(self) -> None:
+        """Know nothing any more but the key; the rows are `Memory`'s to remove."""
+        self.take_back()
+        self.timers, self.known = [], False
+
+    def succeed(self) -> None:
+        """Note that a turn was committed: what its executor was, and how often it failed, counts no more."""
+        self.take_back()
+        self.abandons, self.failures, self.abandoned_by, self.needs, self.needs_executor = 0, 0, None, None, False
+
+    def see_ceiling(self, unheld: int | None) -> None:
+        """Take note of the lowest row that nobody holds."""
+        self.ceiling = unheld
+
+    def due(self) -> list[TimerRow]:
+        """Return the due timers that may run: none while the instance has a ceiling."""
+        return self.timers if self.ceiling is None else []
+
+    def remove(self, seqs: frozenset[int], timers: frozenset[int]) -> None:
+        """Take out rows and timers that a commit has deleted."""
+        if seqs:
+            self.rows = [row for row in self.rows if row.seq not in seqs]
+            self.size = sum(len(row.events) for row in self.rows)
+        if timers:
+            self.timers = [timer for timer in self.timers if timer.seq not in timers]
+
+
+def _seq(row: QueueRow) -> int:
+    return row.seq
