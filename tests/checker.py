@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
 from durabletask_sql.protocol.texts import put_back
+from entity_checker import read_entities
 from tables import rows
 
 ENDED = (1, 3, 4, 5)
@@ -111,7 +112,7 @@ JOIN instances i ON i.hub_id = h.hub_id AND i.partition = h.partition AND i.inst
 AND i.execution_id = h.execution_id ORDER BY h.hub_id, h.instance_id, h.first_sequence"""
 
 _LEFT = """SELECT q.instance_id FROM {table} q LEFT JOIN instances i ON i.hub_id = q.hub_id AND i.partition = q.partition
-AND i.instance_id = q.instance_id WHERE i.instance_id IS NULL OR i.status IN (1, 3, 4, 5)"""
+AND i.instance_id = q.instance_id WHERE (i.instance_id IS NULL OR i.status IN (1, 3, 4, 5)) AND q.instance_id NOT LIKE '@%'"""
 
 _OF_NOBODY = """SELECT t.instance_id FROM {table} t LEFT JOIN instances i ON i.hub_id = t.hub_id AND i.partition = t.partition
 AND i.instance_id = t.instance_id AND i.execution_id = t.execution_id WHERE i.instance_id IS NULL"""
@@ -133,4 +134,4 @@ def _read(url: str) -> tuple[list[StoredInstance], list[str]]:
                  for (instance_id,) in rows(url, _LEFT.format(table=table))]
     leftovers += [f"{instance_id}: a row of {table} belongs to no execution" for table in ("history", "payloads")
                   for (instance_id,) in rows(url, _OF_NOBODY.format(table=table))]
-    return instances, leftovers
+    return instances, leftovers + read_entities(url)

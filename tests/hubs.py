@@ -34,11 +34,16 @@ class Hub:
     @contextmanager
     def worker(self, *functions: Callable[..., object], concurrency: ConcurrencyOptions | None = None
                ) -> Iterator[TaskHubGrpcWorker]:
-        """A worker; functions whose name begins with `do_` are activities, all others orchestrators."""
+        """A worker; functions whose name begins with `do_` are activities, all others orchestrators.
+
+        Classes are entities, and so are functions whose name ends with `_entity`.
+        """
         worker = TaskHubGrpcWorker(host_address=self.server.address, metadata=self.metadata,
                                    concurrency_options=concurrency)
         for function in functions:
-            if function.__name__.startswith("do_"):
+            if isinstance(function, type) or function.__name__.endswith("_entity"):
+                worker.add_entity(function)
+            elif function.__name__.startswith("do_"):
                 worker.add_activity(function)
             else:
                 worker.add_orchestrator(function)

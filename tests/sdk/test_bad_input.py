@@ -19,7 +19,8 @@ SERVED = {"Hello", "StartInstance", "GetInstance", "WaitForInstanceStart", "Wait
           "CompleteOrchestratorTask", "CompleteActivityTask", "AbandonTaskOrchestratorWorkItem",
           "AbandonTaskActivityWorkItem", "StreamInstanceHistory", "ListInstanceIds", "RestartInstance", "RewindInstance",
           "CreateTaskHub", "DeleteTaskHub",
-          "SkipGracefulOrchestrationTerminations"}
+          "SkipGracefulOrchestrationTerminations", "SignalEntity", "GetEntity", "QueryEntities", "CleanEntityStorage",
+          "CompleteEntityTask", "AbandonTaskEntityWorkItem"}
 METHODS = pb.DESCRIPTOR.services_by_name["TaskHubSidecarService"].methods
 
 
