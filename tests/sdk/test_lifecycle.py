@@ -12,6 +12,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationQuery, OrchestrationStatus, TaskHubGrpcClient
 from durabletask.internal import orchestrator_service_pb2 as pb
+from durabletask.internal.orchestrator_service_pb2_grpc import TaskHubSidecarServiceStub
 from google.protobuf import unknown_fields
 
 from hubs import Hub
@@ -248,6 +249,18 @@ def test_the_old_policy_form_is_understood_by_its_action(client, fresh_id, actio
     assert len(unknown_fields.UnknownFieldSet(old)) == 1
     client.schedule_new_orchestration(waiting, instance_id=instance_id, reuse_id_policy=old)
     assert (raw_state(client, instance_id).executionId.value != first) is replaced
+
+
+def test_a_go_clients_policy_without_an_action_refuses_what_it_lists(server, client, fresh_id):
+    """The old form's action ERROR is never on the wire: only who calls tells it from the new form."""
+    instance_id = started(client, waiting, fresh_id("r"))
+    policy = pb.OrchestrationIdReusePolicy(replaceableStatus=[pb.ORCHESTRATION_STATUS_RUNNING, pb.ORCHESTRATION_STATUS_TERMINATED])
+    request = pb.CreateInstanceRequest(instanceId=instance_id, name="waiting", orchestrationIdReusePolicy=policy)
+    with grpc.insecure_channel(server.address, options=[("grpc.primary_user_agent", "grpc-go/1.65.0")]) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            TaskHubSidecarServiceStub(channel).StartInstance(request)
+        assert caught.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    client._stub.StartInstance(request)
 
 
 def test_of_many_clients_that_create_one_id_exactly_one_wins(client, fresh_id):

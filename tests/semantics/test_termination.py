@@ -1,0 +1,199 @@
+"""Termination: alone in its turn, merged, with or without a worker's answer, and with the children (sections 2 to 4)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dispatch.bench import Worker, on_bench, schedule
+from durabletask_sql.model.status import Status
+from durabletask_sql.protocol.framing import iter_events
+from semantics.acts import COMPLETED, FAILED, TERMINATED, child, claimed, end, kinds, names, new, send, soon, timer
+
+
+async def begin(bench, *actions):
+    """A started instance, and the worker that began it."""
+    worker = bench.connect(Worker())
+    await bench.start("flow", "one")
+    await bench.answer(await worker.turn(), *actions)
+    return worker
+
+
+def test_it_comes_alone_after_what_was_there_before_and_drops_what_came_later(database_url):
+    async def test(bench):
+        worker = await begin(bench)
+        bench.board.disconnect(worker)
+        await bench.service.raise_event("one", "before", None)
+        await bench.service.terminate("one", "why", recursive=False)
+        await bench.service.raise_event("one", "after", None)
+        await claimed(bench, "one", 3)
+        worker = bench.connect(Worker())
+        item = await worker.turn()
+        assert names(new(item)) == ["before"]
+        await bench.answer(item)
+        item = await worker.turn()
+        assert kinds(new(item)) == ["orchestratorStarted", "executionTerminated"]
+        await bench.answer(item, end(TERMINATED, "why"))
+        state = await bench.service.get("one", payloads=True)
+        assert (state.row.status, state.output, state.row.failure) == (Status.TERMINATED, "why", None)
+        assert worker.turns.empty()
+
+    on_bench(database_url, test)
+
+
+def test_all_that_are_queued_are_one_with_the_first_reason_and_any_recursion(database_url):
+    async def test(bench):
+        worker = await begin(bench, child("below"))
+        below = await worker.turn()
+        await bench.answer(below)
+        bench.board.disconnect(worker)
+        await bench.service.terminate("one", "first", recursive=False)
+        await bench.service.terminate("one", "second", recursive=True)
+        await claimed(bench, "one", 2)
+        worker = bench.connect(Worker())
+        item = await worker.turn()
+        assert kinds(new(item)) == ["orchestratorStarted", "executionTerminated"]
+        assert (new(item)[1].executionTerminated.input.value, new(item)[1].executionTerminated.recurse) == ("first", True)
+        await bench.answer(item, end(TERMINATED, "first"))
+        item = await worker.turn()
+        assert (item.key.instance_id, new(item)[1].executionTerminated.input.value) == ("below", "first")
+
+    on_bench(database_url, test)
+
+
+def test_an_instance_whose_worker_says_nothing_is_ended_by_the_server(database_url):
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.service.suspend("one", None)
+        await bench.answer(await worker.turn())
+        await bench.service.terminate("one", "why", recursive=False)
+        await bench.answer(await worker.turn())
+        state = await bench.service.get("one", payloads=True)
+        assert (state.row.status, state.output) == (Status.TERMINATED, "why")
+        found = [event for page in [page async for page in bench.service.history("one", None)] for event in iter_events(page)]
+        assert kinds(found)[-2:] == ["executionTerminated", "executionCompleted"]
+
+    on_bench(database_url, test)
+
+
+def test_a_pending_instance_ends_at_once_even_while_its_first_turn_is_out(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "one")
+        item = await worker.turn()
+        await bench.service.terminate("one", "why", recursive=False)
+        assert await bench.status("one") == "TERMINATED"
+        await bench.answer(item, *schedule("act"), end(result="late"))
+        state = await bench.service.get("one", payloads=True)
+        assert (state.row.status, state.output, state.row.history_count) == (Status.TERMINATED, "why", 0)
+        assert worker.activities.empty()
+
+    on_bench(database_url, test)
+
+
+def test_a_scheduled_instance_ends_and_never_runs_even_past_its_time(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker())
+        at = soon(0.3).ToMicroseconds()
+        await bench.start("flow", "one", start_at=at)
+        await bench.service.terminate("one", "why", recursive=False)
+        assert await bench.status("one") == "TERMINATED"
+        await bench.start("flow", "later", start_at=at + 100_000)
+        assert (await worker.turn()).key.instance_id == "later"
+        assert worker.turns.empty()
+
+    on_bench(database_url, test)
+
+
+def test_a_pending_child_that_is_terminated_fails_for_its_parent(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker(turn_slots=1))
+        await bench.start("flow", "one")
+        item = await worker.turn()
+        bench.board.stop_offering()
+        await bench.answer(item, child("below", number=3))
+        await bench.service.terminate("below", "why", recursive=False)
+        assert await bench.status("below") == "TERMINATED"
+        bench.board._offering = True
+        bench.board.pump()
+        told = new(await worker.turn())
+        assert kinds(told) == ["orchestratorStarted", "subOrchestrationInstanceFailed"]
+        assert "why" in told[1].subOrchestrationInstanceFailed.failureDetails.errorMessage
+
+    on_bench(database_url, test)
+
+
+def test_it_reaches_the_children_that_the_last_turn_starts_and_those_below_them(database_url):
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.service.terminate("one", "why", recursive=True)
+        await bench.answer(await worker.turn(), child("below"), end(TERMINATED, "why"))
+        state = await bench.service.wait_for_completion("below", payloads=True)
+        assert (state.row.status, state.output) == (Status.TERMINATED, "why")
+        assert worker.turns.empty()
+
+    on_bench(database_url, test)
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [
+    (COMPLETED, TERMINATED, Status.COMPLETED), (TERMINATED, COMPLETED, Status.TERMINATED), (FAILED, COMPLETED, Status.FAILED)])
+def test_of_two_ends_the_lower_id_counts_and_is_told_once(database_url, first, second, expected):
+    async def test(bench):
+        worker = await begin(bench, child("below", number=3))
+        item = await worker.turn()
+        await bench.answer(item, end(second, "second", number=9), end(first, "first", number=8))
+        assert (await bench.service.get("below", payloads=True)).row.status is expected
+        told = await worker.turn()
+        assert len(new(told)) == 2
+        await bench.answer(told)
+        await bench.service.raise_event("one", "last", None)
+        assert kinds(new(await worker.turn())) == ["orchestratorStarted", "eventRaised"]
+
+    on_bench(database_url, test)
+
+
+def test_what_comes_with_an_end_takes_effect(database_url):
+    """Actions beside a completion are carried out, whatever its place: events, children and activities nobody waits for."""
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "other")
+        await bench.answer(await worker.turn())
+        await bench.start("flow", "one")
+        await bench.answer(await worker.turn(), end(result="done", number=0), send(1, "other", "parting"),
+                           *schedule("act", first=2), child("below", number=3), timer(4, soon()))
+        assert await bench.status("one") == "COMPLETED"
+        found = sorted([await worker.turn(), await worker.turn()], key=lambda item: item.key.instance_id)
+        assert [item.key.instance_id for item in found] == ["below", "other"]
+        assert names(new(found[1])) == ["parting"]
+        activity = await worker.activity()
+        await bench.result(activity)
+        await bench.answer(found[0], end(result="unheard"))
+        assert await bench.status("one") == "COMPLETED"
+        assert worker.turns.empty()
+
+    on_bench(database_url, test)
+
+
+def test_a_termination_and_a_completion_that_race_leave_one_end(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker(turn_slots=50))
+        ids = [f"i{number}" for number in range(20)]
+        for one in ids:
+            await bench.start("flow", one)
+        for _ in ids:
+            await bench.answer(await worker.turn())
+        for one in ids:
+            await bench.service.raise_event(one, "go", None)
+        items = [await worker.turn() for _ in ids]
+
+        async def settle(item):
+            await bench.answer(item, end(result="done"))
+
+        await asyncio.gather(*(settle(item) for item in items),
+                             *(bench.service.terminate(one, "why", recursive=False) for one in ids))
+        for one in ids:
+            state = await bench.service.wait_for_completion(one, payloads=True)
+            assert (state.row.status, state.output) == (Status.COMPLETED, "done")
+
+    on_bench(database_url, test)
