@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from postgres import create_database, server
+from postgres import NoPostgresError, create_database, server
 
 # How fast examples are drawn says something about the machine's other work, and nothing about what is tested.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,8 +18,12 @@ settings.load_profile("busy machine")
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """A PostgreSQL server's maintenance database. Fails, never skips, when there is none."""
-    with server() as url:
+    """A PostgreSQL server's maintenance database. Ends the run with one sentence, and never skips, when there is none."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(server())
+        except NoPostgresError as error:
+            pytest.exit(str(error), returncode=1)
         yield url
 
 

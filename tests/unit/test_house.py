@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from postgres import NOTHING_FOUND, SETTINGS, find_binaries
+from postgres import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for path in (ROOT / "provider").rglob("*.py") if not path.name.endswith("_pb2.py")]
-OURS = [*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "migrations").rglob("*.py")]
+PROGRAMS = [ROOT / "dev.py", *(path for folder in ("benchmarks", "examples", "migrations", "tools")
+                               for path in (ROOT / folder).rglob("*.py"))]
+OURS = [*SOURCES, *PROGRAMS, *(ROOT / "tests").rglob("*.py")]
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
-BANNED = re.compile(r"\b(time\.time(_ns)?\(|datetime\.(now|utcnow)\(|uuid4\(|random\.|secrets\.)")
-# The clock and the ids are their homes; storage tells the database's time on SQLite.
-ALLOWED = {"clock.py", "ids.py", "database.py"}
+WALL_CLOCK = re.compile(r"\btime\.time(_ns)?\(|\bfrom time import .*\btime(_ns)?\b|\b(datetime|date)\.(now|utcnow|today)\(")
+CHANCE = re.compile(r"^\s*(import|from) (random|secrets|uuid)\b|\bos\.urandom\(", re.MULTILINE)
+PROVIDER = ROOT / "provider" / "durabletask_sql"
+# Storage tells the database's time where that is this process's own, on SQLite.
+CLOCKS = {PROVIDER / "clock.py", PROVIDER / "storage" / "database.py"}
+DICE = {PROVIDER / "ids.py"}
 
 
 def name(path):
@@ -29,16 +34,37 @@ def test_no_file_is_longer_than_one_idea(path):
     assert len(path.read_text().splitlines()) <= LONGEST_FILE
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
+@pytest.mark.parametrize("path", [path for path in (*SOURCES, *PROGRAMS) if "versions" not in path.parts], ids=name)
 def test_functions_fit_a_screen(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.name not in ALLOWED], ids=name)
-def test_time_and_chance_come_from_their_modules(path):
-    assert not BANNED.search(path.read_text())
+@pytest.mark.parametrize("path", [path for path in SOURCES if path not in CLOCKS], ids=name)
+def test_the_wall_clock_is_read_in_one_place(path):
+    assert not WALL_CLOCK.search(path.read_text())
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path not in DICE], ids=name)
+def test_chance_comes_from_one_place(path):
+    assert not CHANCE.search(path.read_text())
+
+
+@pytest.mark.parametrize("text", ["time.time()", "time.time_ns() // 1_000", "from time import monotonic, time", "datetime.now(UTC)",
+                                  "datetime.datetime.utcnow()", "date.today()"])
+def test_readings_of_the_wall_clock_are_found(text):
+    assert WALL_CLOCK.search(text)
+
+
+@pytest.mark.parametrize("text", ["import random", "    from uuid import uuid4", "import secrets", "os.urandom(8)"])
+def test_draws_of_chance_are_found(text):
+    assert CHANCE.search(text)
+
+
+def test_the_package_claims_the_pythons_that_ci_runs_and_no_others():
+    claimed = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    assert claimed == sorted(set(re.findall(r"python(3\.\d+)", (ROOT / ".ci" / "run").read_text())))
 
 
 def test_the_compose_file_starts_what_the_tests_start():
@@ -47,16 +73,3 @@ def test_the_compose_file_starts_what_the_tests_start():
     assert dict(option.split("=") for option in command[2::2]) == SETTINGS
     assert compose["services"]["server"]["command"][:2] == ["serve", "--upgrade"]
     assert compose["services"]["server"]["depends_on"]["postgres"]["condition"] == "service_healthy"
-
-
-def test_missing_server_binaries_are_told_in_one_sentence(tmp_path):
-    assert find_binaries(tmp_path, path=str(tmp_path)) is None
-    assert all(word in NOTHING_FOUND for word in ("DURABLETASK_SQL_TEST_POSTGRES_URL", "apt-get install postgresql", "root"))
-
-
-def test_the_newest_server_binaries_are_taken(tmp_path):
-    for version in ("9.6", "15", "13"):
-        folder = tmp_path / version / "bin"
-        folder.mkdir(parents=True)
-        (folder / "postgres").touch()
-    assert find_binaries(tmp_path) == tmp_path / "15" / "bin"
