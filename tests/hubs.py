@@ -32,11 +32,12 @@ class Hub:
             client.close()
 
     @contextmanager
-    def worker(self, *functions: Callable[..., object], concurrency: ConcurrencyOptions | None = None
-               ) -> Iterator[TaskHubGrpcWorker]:
+    def worker(self, *functions: Callable[..., object], concurrency: ConcurrencyOptions | None = None,
+               filtered: bool = False) -> Iterator[TaskHubGrpcWorker]:
         """A worker; functions whose name begins with `do_` are activities, all others orchestrators.
 
-        Classes are entities, and so are functions whose name ends with `_entity`.
+        Classes are entities, and so are functions whose name ends with `_entity`. `filtered`: it asks for work by
+        these names alone.
         """
         worker = TaskHubGrpcWorker(host_address=self.server.address, metadata=self.metadata,
                                    concurrency_options=concurrency)
@@ -47,6 +48,8 @@ class Hub:
                 worker.add_activity(function)
             else:
                 worker.add_orchestrator(function)
+        if filtered:
+            worker.use_work_item_filters()
         worker.start()
         try:
             yield worker

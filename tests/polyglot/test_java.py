@@ -53,3 +53,7 @@ def test_purge_by_criteria_takes_what_they_match_and_nothing_else(seen):
     purged = seen["purge_by_criteria"]
     assert (purged["count"], purged["failed"], purged["done"]) == (1, None, "COMPLETED")
     assert "TimeoutException" in purged["late"]
+
+def test_task_hubs_are_managed_only_where_the_server_allows_it(seen):
+    assert len(seen["hubs"]) == 2
+    assert all("PERMISSION_DENIED" in refusal for refusal in seen["hubs"])

@@ -129,3 +129,14 @@ def test_a_running_instance_is_restarted_under_a_new_id_only(seen):
     assert "cannot be restarted" in seen["restart"]["refused"]
     assert seen["restart"]["twin"] == completed(["twin"])
     assert "was not found" in seen["restart"]["nobody"]
+
+
+def test_a_failed_instance_goes_on_after_a_rewind_and_so_does_one_with_a_failed_child(seen):
+    rewind = seen["rewind"]
+    assert rewind["failed"] == "FAILED"
+    assert rewind["after"] == rewind["family"] == completed([2, "recovered"])
+
+
+def test_what_cannot_be_rewound_is_told(seen):
+    assert re.search("not allow|precondition|running", seen["rewind"]["refused"], re.IGNORECASE)
+    assert "was not found" in seen["rewind"]["nobody"]

@@ -1,13 +1,14 @@
 // Runs scenarios beside each other and prints a line of JSON for each: {"scenario": ..., "result" or "error": ...}.
-// `node client.mjs ADDRESS HUB [SCENARIO...]`; without names, all of them.
+// `node client.mjs ADDRESS HUB [SCENARIO...]`; without names, all that need no other worker.
 
 import { TaskHubGrpcClient } from "@microsoft/durabletask-js";
 
 import { connection } from "./connection.mjs";
-import { ALONE, scenarios } from "./scenarios.mjs";
+import { ALONE, ASKED, scenarios } from "./scenarios.mjs";
 
 const known = scenarios(new TaskHubGrpcClient(connection));
-const wanted = process.argv.length > 4 ? process.argv.slice(4) : Object.keys(known);
+const asked = process.argv.slice(4);
+const wanted = asked.length ? asked : Object.keys(known).filter((name) => !ASKED.includes(name));
 const alone = wanted.filter((name) => ALONE.includes(name));
 const together = wanted.filter((name) => !ALONE.includes(name));
 

@@ -7,6 +7,9 @@ import { OrchestrationStatus, PurgeInstanceCriteria, terminateOptions } from "@m
 /** Those that others would suffer from: they run when the others have ended. */
 export const ALONE = ["purge_by_criteria"];
 
+/** Those that need a Python worker: they run only when they are named. */
+export const ASKED = ["calls_python"];
+
 const SECONDS = 30;
 const MEGABYTE = 1_000_000;
 const TEXTS = ["größer 🎉 漢字", "line\nbreak\ttab", "\u0000\u0001\u001f", "quote\"'\\", ""];
@@ -384,5 +387,27 @@ export function scenarios(client) {
       await client.terminateOrchestration(live);
       return result;
     },
+
+    async rewind() {
+      const id = await start("rewindable", "rewound");
+      const failed = shown(await end(id));
+      await client.rewindInstance(id, "try again");
+      const parent = await start("rewindable_parent", "rewound child");
+      await end(parent);
+      await client.rewindInstance(parent, "try again");
+      const live = await start("listener", 1);
+      await running(live);
+      const refused = await refusal(client.rewindInstance(live, "too early"));
+      await client.terminateOrchestration(live);
+      return {
+        failed: failed.status,
+        after: shown(await end(id)),
+        family: shown(await end(parent)),
+        refused,
+        nobody: await refusal(client.rewindInstance("rewind-of-nobody", "what?")),
+      };
+    },
+
+    calls_python: () => run("calls_python", "Ada"),
   };
 }

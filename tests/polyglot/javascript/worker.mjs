@@ -1,11 +1,12 @@
-// A worker of everything in workflows.mjs, until SIGTERM.
+// A worker of everything in workflows.mjs, until SIGTERM: `node worker.mjs ADDRESS HUB [filtered]`.
 
 import { TaskHubGrpcWorker } from "@microsoft/durabletask-js";
 
 import { connection } from "./connection.mjs";
 import { activities, orchestrators } from "./workflows.mjs";
 
-const worker = new TaskHubGrpcWorker(connection);
+const filtered = process.argv[4] === "filtered";
+const worker = new TaskHubGrpcWorker({ ...connection, workItemFilters: filtered ? "auto" : undefined });
 for (const [name, run] of Object.entries(orchestrators)) {
   worker.addNamedOrchestrator(name, run);
 }

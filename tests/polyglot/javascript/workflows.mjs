@@ -37,6 +37,12 @@ export const activities = {
     throw new Error("");
   },
   fail_twice: (_, key) => failTwice(key),
+  fail_once: (_, key) => {
+    if (attempt(key) === 1) {
+      throw new OutOfStockError("the first attempt");
+    }
+    return "recovered";
+  },
   who: (_, name) => `${name} of JavaScript`,
 };
 
@@ -209,5 +215,20 @@ export const orchestrators = {
 
   async *unknown_activity(ctx) {
     yield ctx.callActivity("nobody_has_this");
+  },
+
+  // Fails on its first run; after a rewind its activity succeeds.
+  async *rewindable(ctx, key) {
+    const before = yield ctx.callActivity("add_one", 1);
+    return [before, yield ctx.callActivity("fail_once", key)];
+  },
+
+  async *rewindable_parent(ctx, key) {
+    return yield ctx.callSubOrchestrator("rewindable", key);
+  },
+
+  async *calls_python(ctx, name) {
+    const greeting = yield ctx.callActivity("do_who_python", name);
+    return [greeting, yield ctx.callSubOrchestrator("chain_python", 3)];
   },
 };

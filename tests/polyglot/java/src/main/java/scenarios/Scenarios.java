@@ -76,6 +76,7 @@ final class Scenarios {
     Map<String, Callable<Object>> alone() {
         Map<String, Callable<Object>> alone = new LinkedHashMap<>();
         alone.put("purge_by_criteria", this::purgeByCriteria);
+        alone.put("hubs", this::hubs);
         return alone;
     }
 
@@ -291,6 +292,16 @@ final class Scenarios {
         found.put("done", status(done));
         found.put("late", refusal(() -> client.purgeInstances(criteria.setTimeout(Duration.ofNanos(1)))));
         return found;
+    }
+
+    private Object hubs() {
+        return List.of(refusal(() -> {
+            client.createTaskHub(true);
+            return "created";
+        }), refusal(() -> {
+            client.deleteTaskHub();
+            return "deleted";
+        }));
     }
 
     /** The SDK does this by itself: it reads the instance and starts another, under its id or a new one. */
