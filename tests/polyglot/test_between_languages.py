@@ -63,6 +63,17 @@ def test_javascript_and_python_call_each_others_activities_and_orchestrations(ja
             assert json.loads(state.serialized_output) == output
 
 
+def test_a_strictly_versioned_worker_gets_the_activities_of_its_orchestrations_and_no_other_version(javascript, hub):
+    """Its filters ask for activities of its version, which the SDK does not send with them."""
+    with hub.client() as client, javascript.worker("filtered", "2.0"):
+        other = client.schedule_new_orchestration("chain", input=3, version="1.0")
+        own = client.schedule_new_orchestration("chain", input=3, version="2.0")
+        assert client.wait_for_orchestration_completion(own, timeout=30).serialized_output == "3"
+        assert client.get_orchestration_state(other).runtime_status == OrchestrationStatus.PENDING
+        with javascript.worker("filtered", "1.0"):
+            assert client.wait_for_orchestration_completion(other, timeout=30).serialized_output == "3"
+
+
 def test_work_that_no_connected_worker_has_waits_for_one_that_has_it(javascript, hub):
     with hub.client() as client:
         with hub.worker(*FUNCTIONS, filtered=True):

@@ -1,12 +1,16 @@
-// A worker of everything in workflows.mjs, until SIGTERM: `node worker.mjs ADDRESS HUB [filtered]`.
+// A worker of everything in workflows.mjs, until SIGTERM: `node worker.mjs ADDRESS HUB [filtered [VERSION]]`.
 
-import { TaskHubGrpcWorker } from "@microsoft/durabletask-js";
+import { TaskHubGrpcWorker, VersionFailureStrategy, VersionMatchStrategy } from "@microsoft/durabletask-js";
 
 import { connection } from "./connection.mjs";
 import { activities, orchestrators } from "./workflows.mjs";
 
-const filtered = process.argv[4] === "filtered";
-const worker = new TaskHubGrpcWorker({ ...connection, workItemFilters: filtered ? "auto" : undefined });
+const [filtered, version] = process.argv.slice(4);
+const worker = new TaskHubGrpcWorker({
+  ...connection,
+  workItemFilters: filtered && "auto",
+  versioning: version && { version, matchStrategy: VersionMatchStrategy.Strict, failureStrategy: VersionFailureStrategy.Reject },
+});
 for (const [name, run] of Object.entries(orchestrators)) {
   worker.addNamedOrchestrator(name, run);
 }
