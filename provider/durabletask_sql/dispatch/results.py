@@ -1,11 +1,15 @@
 """What an activity's answer becomes: the message to its orchestration. And the tokens of activity tasks. Pure."""
 
+import re
+
 from durabletask_sql.model.messages import ActivityRow, MessageKind, NewMessage
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 
-_TOKEN_PARTS = 6
+_TOKEN = re.compile(r"activity:(?P<hub>[0-9]{1,19}):(?P<partition>[0-9]{1,19}):(?P<seq>[0-9]{1,19}):"
+                    r"(?P<claim>[0-9a-f]{1,16}):[0-9]+")
+_LARGEST = 2**63 - 1  # what the database's numbers hold
 
 
 def activity_outcome(row: ActivityRow, answer: pb.ActivityResponse, now: int) -> NewMessage:
@@ -19,10 +23,8 @@ def activity_outcome(row: ActivityRow, answer: pb.ActivityResponse, now: int) ->
 
 def parse_activity_token(token: str, hub_id: int) -> tuple[int, int, int] | None:
     """Return (partition, sequence, claim token) of a token of this hub, or None for anything else."""
-    parts = token.split(":")
-    if len(parts) != _TOKEN_PARTS or parts[0] != "activity" or parts[1] != str(hub_id):
+    found = _TOKEN.fullmatch(token)
+    if found is None or int(found["hub"]) != hub_id:
         return None
-    try:
-        return int(parts[2]), int(parts[3]), int(parts[4], 16)
-    except ValueError:
-        return None
+    numbers = int(found["partition"]), int(found["seq"]), int(found["claim"], 16)
+    return numbers if max(numbers) <= _LARGEST else None
