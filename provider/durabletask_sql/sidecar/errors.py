@@ -23,10 +23,21 @@ _CODES: dict[type[DurableTaskSqlError], grpc.StatusCode] = {
     OutcomeUnknownError: grpc.StatusCode.ABORTED,
 }
 
+# gRPC drops an answer whose headers are too large; there each byte of a text may take three.
+_LONGEST_TEXT = 2_000
+
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     """Return the status code and the text for a caller."""
     for kind, code in _CODES.items():
         if isinstance(error, kind):
-            return code, str(error)
+            return code, _shortened(str(error))
     return grpc.StatusCode.INTERNAL, "the server failed on this call by a bug of its own; its log says more"
+
+
+def _shortened(text: str) -> str:
+    """Return a text that fits into an answer's headers: what was wrong may have been quoted at any length."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= _LONGEST_TEXT:
+        return text
+    return encoded[:_LONGEST_TEXT].decode(errors="ignore") + "..."

@@ -6,7 +6,6 @@ length, so that a page may come short, or empty, although there is a next one.
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -158,19 +157,29 @@ def _token(*place: object) -> str:
 
 
 def _position(token: str) -> tuple[int, str]:
+    created_at, instance_id = _parts(token, 2)
     try:
-        created_at, instance_id = json.loads(base64.urlsafe_b64decode(token.encode()))
         return _checked(int(created_at), str(instance_id))
-    except (ValueError, TypeError, binascii.Error) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise _unknown(token) from error
 
 
 def _id_position(token: str) -> str:
     try:
-        instance_id, = json.loads(base64.urlsafe_b64decode(token.encode()))
-        return _checked(0, str(instance_id))[1]
-    except (ValueError, TypeError, binascii.Error) as error:
+        return _checked(0, str(*_parts(token, 1)))[1]
+    except ValueError as error:
         raise _unknown(token) from error
+
+
+def _parts(token: str, count: int) -> list[Any]:
+    """Return the parts of a token; `Infinity` and lists inside lists are among what JSON knows."""
+    try:
+        parts = json.loads(base64.urlsafe_b64decode(token.encode()))
+    except (ValueError, RecursionError) as error:
+        raise _unknown(token) from error
+    if not isinstance(parts, list) or len(parts) != count:
+        raise _unknown(token)
+    return parts
 
 
 def _unknown(token: str) -> InvalidArgumentError:
