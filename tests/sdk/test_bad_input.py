@@ -90,11 +90,26 @@ def test_impossible_times_are_refused(stub, fresh_id, seconds):
 
 def test_a_status_that_does_not_exist_and_a_broken_token_are_refused(stub):
     refused(lambda: stub.QueryInstances(pb.QueryInstancesRequest(query=pb.InstanceQuery(runtimeStatus=[99]))), INVALID, "99")
-    for place in (b"broken", b"[]", b'[1, "a\\u0000"]', b'[1, "\\ud800"]', b'[%d, "a"]' % 10**30):
+    for place in (b"broken", b"[]", b'[1, "a\\u0000"]', b'[1, "\\ud800"]', b'[%d, "a"]' % 10**30, b'[1e999, "a"]',
+                  b"[" * 5_000, "\u2603".encode() * 50_000):
         query = pb.InstanceQuery()
         query.continuationToken.value = base64.urlsafe_b64encode(place).decode()
         request = pb.QueryInstancesRequest(query=query)
         refused(functools.partial(stub.QueryInstances, request), INVALID, "continuation token")
+
+
+def test_what_no_database_could_hold_is_refused_wherever_it_stands(stub, fresh_id):
+    """PostgreSQL's texts hold no NUL: what would be kept in one, or looked for, is refused before it is asked."""
+    instance_id, nul = fresh_id("nul"), {"value": "a\0b"}
+    refused(lambda: stub.StartInstance(pb.CreateInstanceRequest(instanceId=instance_id, name="n", version=nul)),
+            INVALID, "version", "control character")
+    query = pb.InstanceQuery(instanceIdPrefix=nul)
+    refused(lambda: stub.QueryInstances(pb.QueryInstancesRequest(query=query)), INVALID, "prefix", "control character")
+    stub.StartInstance(pb.CreateInstanceRequest(instanceId=instance_id, name="n", input=nul, tags={"a\0": "\0"}))
+    history = pb.StreamInstanceHistoryRequest(instanceId=instance_id, executionId=nul)
+    refused(lambda: list(stub.StreamInstanceHistory(history)), INVALID, "execution id", "control character")
+    assert stub.GetInstance(pb.GetInstanceRequest(
+        instanceId=instance_id, getInputsAndOutputs=True)).orchestrationState.input.value == nul["value"]
 
 
 @pytest.mark.parametrize("method", [method.name for method in METHODS if method.name in SERVED - {"Hello"}])
@@ -184,7 +199,7 @@ def test_stale_wrong_and_second_answers_are_ok_and_change_nothing(server, fresh_
         assert activity.activityRequest.name == "a"
         result = pb.ActivityResponse(instanceId=instance_id, taskId=0, completionToken=activity.completionToken)
         parts = activity.completionToken.split(":")
-        for token in ("nonsense", "activity:1:2", ":".join([*parts[:4], "1", parts[5]])):
+        for token in ("nonsense", "activity:1:2", ":".join([*parts[:4], "1", parts[5]]), f"activity:1:0:{10**30}:1:1"):
             stub.CompleteActivityTask(pb.ActivityResponse(instanceId=instance_id, taskId=0, completionToken=token),
                                       metadata=metadata)
         stub.CompleteActivityTask(result, metadata=metadata)

@@ -24,7 +24,9 @@ from durabletask_sql.service.validation import (
     check_instance_id,
     check_name,
     check_new_instance_id,
+    check_part,
     check_payload,
+    check_version,
 )
 from durabletask_sql.service.waiters import Waiters
 from durabletask_sql.settings import Limits
@@ -85,7 +87,7 @@ class Orchestrations:
         name = check_name(new.name, "orchestrator name", limits)
         instance_id = check_new_instance_id(new.instance_id, limits) if new.instance_id else new_execution_id()
         check_payload(new.input, "input", limits)
-        check_payload(new.version, "version", limits)
+        check_version(new.version, limits)
         check_payload("".join(tag + value for tag, value in new.tags.items()), "set of tags", limits)
         row = InstanceRow(
             *self._key(instance_id), new_execution_id(), 0, 1, name, new.version, Status.PENDING, now, now,
@@ -144,6 +146,7 @@ class Orchestrations:
 
     async def query(self, query: InstanceQuery) -> InstancePage:
         """Return a page of instances."""
+        check_part(query.prefix, "instance id prefix")
         return await self._instances.query(query)
 
     async def ended_ids(self, query: EndedQuery) -> EndedPage:
@@ -190,6 +193,7 @@ class Orchestrations:
 
     async def history(self, instance_id: str, execution_id: str | None) -> AsyncIterator[bytes]:
         """Yield the committed history, framed, of an execution (None: the current one)."""
+        check_part(execution_id or "", "execution id")
         state = await self._known(instance_id, payloads=False)
         async for page in self._instances.history(state.row.key, execution_id or state.row.execution_id):
             yield page

@@ -62,6 +62,17 @@ def check_name(name: str, what: str, limits: Limits) -> str:
     return name
 
 
+def check_version(version: str | None, limits: Limits) -> str | None:
+    """Return a version of an orchestrator; "" is one. Raises InvalidArgumentError."""
+    return check_name(version, "version", limits) if version else version
+
+
+def check_part(text: str, what: str) -> str:
+    """Return the beginning of an id, or an execution's, that is looked for. Raises InvalidArgumentError for none."""
+    _check_characters(text, what)
+    return text
+
+
 def check_payload(text: str | None, what: str, limits: Limits) -> str | None:
     """Return a payload within the limit. Raises InvalidArgumentError."""
     # A character has at most four bytes: the exact size is only needed near the limit.
