@@ -2,6 +2,9 @@
 
 Optional texts keep their presence: None leaves the field unset, "" sets it. Inputs (everything that is delivered to an
 orchestrator) have event id -1; events that record an action have the action's id. `now` is microseconds UTC.
+
+Of messages that clients and workers sent, only known fields become part of an event: others may nest groups deeper than
+readers follow once the event sits inside a work item, which would end the stream of every worker that is sent it.
 """
 
 from collections.abc import Mapping
@@ -51,6 +54,7 @@ def execution_started(now: int, start: Start) -> pb.HistoryEvent:
         scheduledStartTimestamp=None if start.scheduled_at is None else timestamp(start.scheduled_at),
         parentTraceContext=start.trace, tags=start.tags,
     )
+    body.DiscardUnknownFields()
     return pb.HistoryEvent(eventId=INPUT, timestamp=timestamp(now), executionStarted=body)
 
 
@@ -96,7 +100,7 @@ def event_sent(now: int, event_id: int, action: pb.SendEventAction) -> pb.Histor
     """The record of an event that the orchestrator sent."""
     body = pb.EventSentEvent(instanceId=action.instance.instanceId, name=action.name)
     if action.HasField("data"):
-        body.input.CopyFrom(action.data)
+        body.input.value = action.data.value
     return pb.HistoryEvent(eventId=event_id, timestamp=timestamp(now), eventSent=body)
 
 
@@ -106,6 +110,7 @@ def task_scheduled(now: int, event_id: int, action: pb.ScheduleTaskAction) -> pb
     for field in ("version", "input", "parentTraceContext"):
         if action.HasField(field):
             getattr(body, field).CopyFrom(getattr(action, field))
+    body.DiscardUnknownFields()
     return pb.HistoryEvent(eventId=event_id, timestamp=timestamp(now), taskScheduled=body)
 
 
@@ -134,6 +139,7 @@ def timer_fired(now: int, timer_id: int, fire_at: Timestamp) -> pb.HistoryEvent:
 
 def child_created(now: int, event_id: int, body: pb.SubOrchestrationInstanceCreatedEvent) -> pb.HistoryEvent:
     """The record of a sub-orchestration that the orchestrator started."""
+    body.DiscardUnknownFields()
     return pb.HistoryEvent(eventId=event_id, timestamp=timestamp(now), subOrchestrationInstanceCreated=body)
 
 

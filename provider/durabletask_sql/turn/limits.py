@@ -1,4 +1,4 @@
-"""What a worker's answer may carry: texts up to the limit of payloads, and what a transaction can hold.
+"""What a worker's answer may carry: texts up to the limit of payloads, what a transaction can hold, what can be read.
 
 An answer that is too large would be so again: it is not refused, what it answers fails with the cause.
 """
@@ -11,6 +11,7 @@ from durabletask_sql.model.instances import InstanceRow
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.texts import large_texts
+from durabletask_sql.turn.depth import make_readable
 
 ERROR_TYPE = "PayloadTooLarge"
 ADVICE = "keep large data elsewhere and pass a reference"
@@ -42,6 +43,9 @@ def within_limits(row: InstanceRow, answer: pb.OrchestratorResponse, limit: int)
     """Return the answer to a turn, or one that fails the orchestration when it carries too much."""
     cause = _cause(answer, limit)
     if cause is None:
+        for action in answer.actions:
+            if action.completeOrchestration.HasField("failureDetails"):
+                make_readable(action.completeOrchestration.failureDetails)
         return answer
     completing = [action.id for action in answer.actions if action.HasField("completeOrchestration")]
     failure = pb.TaskFailureDetails(errorType=ERROR_TYPE, errorMessage=f"{cause}; {ADVICE}.", isNonRetriable=True)
@@ -90,6 +94,8 @@ def bounded_result(name: str, answer: pb.ActivityResponse, limit: int) -> pb.Act
     """
     found = oversize(answer, limit)
     if found is None:
+        if answer.HasField("failureDetails"):
+            make_readable(answer.failureDetails)
         return answer
     cause = f"The answer of activity '{name}' carries too much: {found}; {ADVICE}."
     failure = pb.TaskFailureDetails(errorType=ERROR_TYPE, errorMessage=cause, isNonRetriable=True)
