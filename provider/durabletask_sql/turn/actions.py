@@ -8,10 +8,9 @@ from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.protocol.pb_time import in_range, micros_rounded_up
 from durabletask_sql.turn.children import new_child
-from durabletask_sql.turn.effects import Effects, check_name, refuse
+from durabletask_sql.turn.effects import Effects, check_name, check_version, refuse
 from durabletask_sql.turn.entity.sending import send_entity_message, send_legacy_message
 from durabletask_sql.turn.notices import FIRE_AND_FORGET
-
 
 def record(effects: Effects, action: pb.OrchestratorAction) -> None:
     """Carry out one action. Raises InvalidCompletionError for one that this server cannot carry out."""
@@ -30,7 +29,7 @@ def record(effects: Effects, action: pb.OrchestratorAction) -> None:
         case "sendEntityMessage":
             send_entity_message(effects, action)
         case "terminateOrchestration":
-            _terminate(effects, action.terminateOrchestration)
+            _terminate(effects, action)
         case _:
             refuse(effects.row, action, f"action {kind or 'of an unknown kind'} is not supported by this server")
 
@@ -38,6 +37,7 @@ def record(effects: Effects, action: pb.OrchestratorAction) -> None:
 def _schedule_task(effects: Effects, action: pb.OrchestratorAction) -> None:
     task = action.scheduleTask
     check_name(effects, action, task.name, "activity name")
+    check_version(effects.row, action, task.version.value)
     event = events.task_scheduled(effects.now, action.id, task)
     effects.history.append(frame(event))
     effects.activities.append(NewActivity(
@@ -66,12 +66,14 @@ def _send_event(effects: Effects, action: pb.OrchestratorAction) -> None:
         effects.messages.append(NewMessage(effects.key(target), None, MessageKind.EVENT, event))
 
 
-def _terminate(effects: Effects, action: pb.TerminateOrchestrationAction) -> None:
-    if is_entity(action.instanceId):
+def _terminate(effects: Effects, action: pb.OrchestratorAction) -> None:
+    asked = action.terminateOrchestration
+    check_name(effects, action, asked.instanceId, "id of the instance to terminate")
+    if is_entity(asked.instanceId):
         return  # an entity has nothing that could be terminated (S-334)
-    reason = action.reason.value if action.HasField("reason") else None
-    event = events.execution_terminated(effects.now, reason, recurse=action.recurse)
-    effects.messages.append(NewMessage(effects.key(action.instanceId), None, MessageKind.EVENT, frame(event)))
+    reason = asked.reason.value if asked.HasField("reason") else None
+    event = events.execution_terminated(effects.now, reason, recurse=asked.recurse)
+    effects.messages.append(NewMessage(effects.key(asked.instanceId), None, MessageKind.EVENT, frame(event)))
 
 
 def _create_child(effects: Effects, action: pb.OrchestratorAction) -> None:
@@ -80,6 +82,9 @@ def _create_child(effects: Effects, action: pb.OrchestratorAction) -> None:
     check_name(effects, action, asked.name, "sub-orchestration name")
     child_id = asked.instanceId or f"{parent.instance_id}:{action.id:04x}"
     check_name(effects, action, child_id, "sub-orchestration id")
+    if is_entity(child_id):
+        refuse(effects.row, action, f"the sub-orchestration id {child_id!r} begins with '@', which is an entity's")
+    check_version(effects.row, action, asked.version.value)
     tags = {name: value for name, value in parent.tags.items() if name != FIRE_AND_FORGET} | dict(asked.tags)
     body = pb.SubOrchestrationInstanceCreatedEvent(instanceId=child_id, name=asked.name, tags=tags)
     for name in ("version", "input", "parentTraceContext"):

@@ -54,9 +54,8 @@ def apply(turn: Turn, actions: Sequence[pb.OrchestratorAction], answer: pb.Orche
         return finish(base, effects, intake, turn.past, ending_by_termination(intake.terminated))
     if completion is None:
         return replace(base, history=append_history(effects, intake, effects.history))
-    done = completion.completeOrchestration
-    if done.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-        return continue_as_new(base, effects, intake, turn.past, done)
+    if completion.completeOrchestration.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+        return continue_as_new(base, effects, intake, turn.past, completion)
     return finish(base, effects, intake, turn.past, ending_of(completion))
 
 
@@ -83,8 +82,10 @@ def _base(turn: Turn, effects: Effects, answer: pb.OrchestratorResponse) -> Turn
     """Return what every checkpoint of this turn has in common; the status is that of an execution that goes on."""
     row, intake = turn.row, turn.intake
     suspended = intake.suspended if intake.suspended is not None else row.status is Status.SUSPENDED
-    trace = answer.orchestrationTraceContext.SerializeToString() if answer.HasField(
-        "orchestrationTraceContext") else row.trace
+    trace = row.trace
+    if answer.HasField("orchestrationTraceContext"):
+        answer.orchestrationTraceContext.DiscardUnknownFields()  # see protocol.events
+        trace = answer.orchestrationTraceContext.SerializeToString()
     after = replace(
         row, row_version=row.row_version + 1, status=Status.SUSPENDED if suspended else Status.RUNNING,
         updated_at=effects.now, last_turn_at=intake.started_at,

@@ -10,8 +10,8 @@ from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame, iter_events
-from durabletask_sql.protocol.pb_time import is_zero, timestamp
-from durabletask_sql.turn.effects import Effects, refuse
+from durabletask_sql.protocol.pb_time import in_range, is_zero, timestamp
+from durabletask_sql.turn.effects import Effects, check_version, refuse
 from durabletask_sql.turn.entity.sections import releases
 from durabletask_sql.turn.intake import Intake, Termination
 from durabletask_sql.turn.notices import child_ended_notice
@@ -121,19 +121,21 @@ def terminate_children(effects: Effects, history: Iterable[bytes], reason: str |
 
 
 def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past: Sequence[bytes],
-                    done: pb.CompleteOrchestrationAction) -> TurnCheckpoint:
+                    completion: pb.OrchestratorAction) -> TurnCheckpoint:
     """Return the checkpoint that begins the next execution of the instance.
 
     Its start row holds ExecutionStarted, what was carried over, what the old execution sent to itself (S-417), and a
     suspension that ended the old one's last batch (S-244).
     """
-    old, new_input = effects.row, done.result.value if done.HasField("result") else None
+    old, done = effects.row, completion.completeOrchestration
+    new_input = done.result.value if done.HasField("result") else None
+    check_version(old, completion, done.newVersion.value)
     row = replace(
         base.row, execution_id=effects.new_execution_id(), status=Status.RUNNING, history_count=0,
         version=done.newVersion.value if done.HasField("newVersion") else old.version,
         tags=dict(done.tags) if done.tags else old.tags, scheduled_at=None, trace=None, rewinds=0,
         sections=())
-    following = [_carried(event, effects.now) for event in done.carryoverEvents] + effects.self_sent
+    following = [_carried(old, completion, event, effects.now) for event in done.carryoverEvents] + effects.self_sent
     if intake.suspend_event is not None:
         following.append(intake.suspend_event)
     start = start_message(row, new_input, _trace((*past[:1], intake.new_events)), effects.now, following)
@@ -141,10 +143,16 @@ def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past
                    timers=_signals(effects), continued_from=old.execution_id, new_input=new_input)
 
 
-def _carried(event: pb.HistoryEvent, now: int) -> bytes:
-    """Return a carried-over event, stamped with the time of the commit where the SDK left it at 1970."""
-    if is_zero(event.timestamp):
-        event.timestamp.CopyFrom(timestamp(now))
+def _carried(row: InstanceRow, completion: pb.OrchestratorAction, event: pb.HistoryEvent, now: int) -> bytes:
+    """Return a carried-over event, stamped with the time of the commit where the SDK left it at 1970.
+
+    Only events that were raised outlive an execution: all others speak of what it did.
+    """
+    if not event.HasField("eventRaised"):
+        kind = event.WhichOneof("eventType")
+        refuse(row, completion, f"it carries over {kind or 'an event of an unknown kind'}: only eventRaised can be")
+    event.DiscardUnknownFields()
+    event.timestamp.CopyFrom(timestamp(now) if is_zero(event.timestamp) else in_range(event.timestamp))
     return frame(event)
 
 

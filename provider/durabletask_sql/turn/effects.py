@@ -12,6 +12,9 @@ from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage,
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 
+# A database's index holds no longer key; ids of children of children grow with each level.
+LONGEST_NAME = 2_000
+
 
 @dataclass(slots=True)
 class Effects:
@@ -51,3 +54,18 @@ def check_name(effects: Effects, action: pb.OrchestratorAction, name: str, what:
     """Refuse a name that cannot be one."""
     if not name or "\0" in name:
         refuse(effects.row, action, f"the {what} {name!r} must not be empty or hold a NUL character")
+    check_length(effects.row, action, name, what)
+
+
+def check_version(row: InstanceRow, action: pb.OrchestratorAction, version: str) -> None:
+    """Refuse a version that no database could hold."""
+    if "\0" in version:
+        refuse(row, action, f"the version {version!r} must not hold a NUL character")
+    check_length(row, action, version, "version")
+
+
+def check_length(row: InstanceRow, action: pb.OrchestratorAction, text: str, what: str) -> None:
+    """Refuse a name or an id that no index could hold."""
+    size = len(text.encode())
+    if size > LONGEST_NAME:
+        refuse(row, action, f"the {what} {text[:40]!r}... has {size} bytes: at most {LONGEST_NAME} are allowed")
