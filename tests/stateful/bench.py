@@ -1,0 +1,40 @@
+"""An executor that holds what it is offered until the test says what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from durabletask_sql.ports.work import ActivityItem, Profile, TurnItem
+from stateful.words import Word, turn_time, words
+
+
+@dataclass(frozen=True, eq=False)
+class OfferedTurn:
+    """A turn as it was offered, in words."""
+
+    token: str
+    instance: str
+    execution: str
+    past: tuple[Word, ...]
+    new: tuple[Word, ...]
+    time: int
+
+
+@dataclass
+class Bench:
+    """Implements `ports.work.Executor`."""
+
+    name: str
+    turn_slots: int = 100
+    activity_slots: int = 100
+    profile: Profile = Profile()
+    turns: dict[str, OfferedTurn] = field(default_factory=dict)
+    tasks: dict[str, ActivityItem] = field(default_factory=dict)
+
+    def offer_turn(self, item: TurnItem) -> None:
+        self.turns[item.token] = OfferedTurn(item.token, item.key.instance_id, item.execution_id,
+                                             tuple(words(item.past)), tuple(words([item.new_events])),
+                                             turn_time(item.new_events))
+
+    def offer_activity(self, item: ActivityItem) -> None:
+        self.tasks[item.token] = item

@@ -1,0 +1,337 @@
+"""What a task hub does, said as simply as possible: dictionaries and lists, one thing after the other, no SQL, no IO.
+
+Everything that a client or worker does takes effect at once and whole. Messages are tuples (see `words`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from durabletask_sql.model.status import LIVE, Status
+from stateful.words import Word
+
+# Results belong to the execution that asked for them; all other messages reach whichever execution runs.
+RESULTS = ("task done", "task failed", "timer fired", "child done", "child failed")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks to create. `start_at` in microseconds; `event`: a name and its data, raised with it."""
+
+    id: str
+    input: str
+    dedupe: frozenset[Status] = LIVE
+    start_at: int | None = None
+    event: tuple[str, str] | None = None
+
+
+@dataclass
+class Timer:
+    """Something that becomes ready at `due`: a timer's event, or a scheduled start."""
+
+    due: int
+    number: int
+    told: Word
+
+
+@dataclass
+class Task:
+    """An activity task, known by its input. `optional`: it may be gone, being unwanted and not begun."""
+
+    instance: str
+    execution: int
+    id: int
+    input: str
+    optional: bool = False
+
+
+@dataclass
+class Instance:
+    """An orchestration instance. `start` is what its execution begins with, until its first turn is committed."""
+
+    id: str
+    execution: int
+    input: str | None
+    created: int
+    status: Status = Status.PENDING
+    generation: int = 0
+    scheduled: int | None = None
+    start: tuple[Word, ...] = ()
+    parent: tuple[str, int, int] | None = None  # its id, its execution, the id of its action
+    history: list[Word] = field(default_factory=list)
+    inbox: list[Word] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+    output: str | None = None
+    failure: tuple[str, str] | None = None
+    note: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status.is_terminal
+
+    @property
+    def terminations(self) -> list[Word]:
+        return [told for told in self.inbox if told[0] == "terminated"]
+
+    def due(self, now: int) -> list[Timer]:
+        return sorted((timer for timer in self.timers if timer.due <= now), key=lambda one: (one.due, one.number))
+
+    def is_runnable(self, now: int) -> bool:
+        """Whether a turn would have something to take."""
+        due = [timer.told[0] for timer in self.due(now)]
+        if self.ended or not (self.history or self.start or "started" in due):
+            return False
+        return bool(self.start or self.inbox or due)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What an offered turn takes: of the execution's start, of its inbox so many, these timers."""
+
+    instance: str
+    execution: int
+    length: int  # of the history before it
+    new: tuple[Word, ...]
+    messages: int = 0
+    timers: tuple[int, ...] = ()
+    terminated: Word | None = None
+
+
+class Model:
+    """A task hub."""
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Instance] = {}
+        self.tasks: dict[str, Task] = {}
+        self.numbers = 0
+
+    def number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    # Clients
+
+    def create(self, request: Request, now: int) -> str:
+        """Create; return "ok", "exists" or "invalid"."""
+        old = self.instances.get(request.id)
+        if old is not None and old.status in request.dedupe:
+            return "exists"
+        if old is not None and not old.ended and Status.TERMINATED in request.dedupe:
+            return "invalid"
+        if old is not None:
+            self._delete_tasks(old.id)
+            if not old.ended and old.parent is not None and old.parent[0] != old.id:
+                self._tell_parent(old, "child failed", "OrchestrationReplaced")
+        made = Instance(request.id, self.number(), request.input, now,
+                        generation=0 if old is None else old.generation + 1)
+        self.instances[made.id] = made
+        started = _started(made)
+        if request.start_at is not None and request.start_at > now:
+            made.scheduled = request.start_at
+            made.timers.append(Timer(made.scheduled, self.number(), started))
+        else:
+            made.start = (started,)
+        if request.event is not None:
+            self.deliver(made.id, ("event", *request.event))
+        return "ok"
+
+    def terminate(self, instance_id: str, reason: str, *, recurse: bool) -> None:
+        found = self.instances.get(instance_id)
+        if found is not None and not found.ended and not found.history:
+            self._end(found, Status.TERMINATED, reason, None)
+        else:
+            self.deliver(instance_id, ("terminated", reason, recurse))
+
+    def purge(self, instance_id: str, *, recursive: bool) -> int:
+        """Purge an ended instance, with its ended descendants if `recursive`; return how many went."""
+        found = self.instances.get(instance_id)
+        if found is None or not found.ended:
+            return 0
+        family = {instance_id}
+        while recursive and (more := {one.id for one in self.instances.values()
+                                      if one.parent is not None and one.parent[0] in family} - family):
+            family |= more
+        gone = [one for one in family if self.instances[one].ended]
+        for one in gone:
+            self._delete_tasks(one)
+            del self.instances[one]
+        return len(gone)
+
+    def deliver(self, instance_id: str, told: Word, execution: int | None = None) -> None:
+        """Put a message into an instance's inbox; one that nobody can take any more is dropped."""
+        found = self.instances.get(instance_id)
+        if found is not None and not found.ended and execution in (None, found.execution):
+            found.inbox.append(told)
+
+    # Turns
+
+    def take(self, instance_id: str, past: Sequence[Word], new: Sequence[Word], now: int) -> Taken | str:
+        """Return what an offered turn takes, or what is wrong with it."""
+        found = self.instances.get(instance_id)
+        if found is None or found.ended:
+            return f"a turn of {instance_id!r} was offered, which is {found and found.status.name}"
+        if list(past) != found.history:
+            return f"a turn of {instance_id!r} has the history {past}, it should be {found.history}"
+        taken = self._take(found, list(new[1:]), now)
+        if new[0] != ("turn",) or taken is None:
+            return f"a turn of {instance_id!r} is told {new}; what waits is {found.start}, {found.inbox}, {found.due(now)}"
+        messages, timers, terminated = taken
+        return Taken(instance_id, found.execution, len(past), tuple(new), messages, timers, terminated)
+
+    @staticmethod
+    def _take(found: Instance, told: list[Word], now: int) -> tuple[int, tuple[int, ...], Word | None] | None:
+        """Match what a turn is told with what waits: the start, the inbox in order, due timers; None: no match."""
+        due, timers, messages = found.due(now), list[int](), 0
+        starts = [timer for timer in due if timer.told[0] == "started"]
+        first = list(found.start or [timer.told for timer in starts[:1]])
+        if not found.history and (not first or told[:len(first)] != first):
+            return None
+        told = told[len(first):]
+        timers += [timer.number for timer in starts]
+        if found.history and found.inbox and found.inbox[0][0] == "terminated":
+            merged = ("terminated", found.inbox[0][1], any(one[2] for one in found.terminations))
+            return (0, (), merged) if told == [merged] else None
+        suspended = any(one[0] == "suspended" for one in first)
+        for message in found.inbox:
+            if not told or suspended or message[0] == "terminated" or told[0] != message:
+                break
+            suspended = message[0] == "suspended"
+            told, messages = told[1:], messages + 1
+        for timer in [one for one in due if one.told[0] != "started"]:
+            if told and not suspended and messages == len(found.inbox) and told[0] == timer.told:
+                timers.append(timer.number)
+                told = told[1:]
+        return None if told or not (first or messages or timers) else (messages, tuple(timers), None)
+
+    def is_current(self, taken: Taken) -> bool:
+        """Whether an answer to this turn counts."""
+        found = self.instances.get(taken.instance)
+        return (found is not None and not found.ended and found.execution == taken.execution
+                and len(found.history) == taken.length)
+
+    def commit(self, taken: Taken, actions: Sequence[Word], note: str | None, now: int) -> None:
+        """Follow a turn whose answer was committed."""
+        found, told = self.instances[taken.instance], taken.new
+        found.inbox = found.inbox[taken.messages:]
+        found.timers = [timer for timer in found.timers if timer.number not in taken.timers]
+        found.start = ()
+        suspensions = [one[0] for one in told if one[0] in ("suspended", "resumed")]
+        suspended = suspensions[-1] == "suspended" if suspensions else found.status is Status.SUSPENDED
+        found.status, found.note = Status.SUSPENDED if suspended else Status.RUNNING, note
+        found.history += told
+        refusals = [refusal for said in actions if (refusal := self._record(found, said, now)) is not None]
+        end = next((said for said in actions if said[0] in ("complete", "again")), None)
+        to_self = self._send(found, actions)
+        if end is not None and end[0] == "again" and taken.terminated is None:
+            self._continue(found, end, to_self, told)
+        elif taken.terminated is not None or end is not None:
+            status, output, failure = (end[2], end[3], end[4]) if end is not None and end[0] == "complete" else (
+                Status.TERMINATED, taken.terminated[1], None)
+            children = found.history if taken.terminated is not None and taken.terminated[2] else ()
+            found.history.append(("completed", int(status), output, failure))
+            self._end(found, Status(status), output, failure)
+            self._terminate_open(children, taken.terminated)
+        else:
+            found.inbox += to_self + refusals
+
+    def _record(self, found: Instance, said: Word, now: int) -> Word | None:
+        """Record an action and make what it makes; return the refusal of a child that cannot be."""
+        match said:
+            case "task", number, _, data:
+                self.tasks[data] = Task(found.id, found.execution, number, data)
+            case "timer", number, due:
+                found.timers.append(Timer(due, self.number(), ("timer fired", number)))
+            case "child", number, name, asked, data:
+                child = asked or f"{found.id}:{number:04x}"
+                found.history.append(("child", number, name, child, data))
+                return self._start_child(found, number, child, data, now)
+        if said[0] in ("task", "timer", "tell"):
+            found.history.append(said)
+        return None
+
+    def _start_child(self, parent: Instance, number: int, child: str, data: str, now: int) -> Word | None:
+        old = self.instances.get(child)
+        if old is not None and not old.ended:
+            return ("child failed", number, "OrchestrationAlreadyExists")
+        if old is not None:
+            self._make_optional(child)
+        made = Instance(child, self.number(), data, now, parent=(parent.id, parent.execution, number),
+                        generation=0 if old is None else old.generation)
+        made.start = (_started(made),)
+        self.instances[child] = made
+        return None
+
+    def _send(self, found: Instance, actions: Sequence[Word]) -> list[Word]:
+        """Send events and terminations to others; return the events to itself, which come behind."""
+        to_self: list[Word] = []
+        for said in actions:
+            match said:
+                case "tell", _, target, name, data if target == found.id:
+                    to_self.append(("event", name, data))
+                case "tell", _, target, name, data:
+                    self.deliver(target, ("event", name, data))
+                case "kill", _, target, reason, recurse:
+                    self.deliver(target, ("terminated", reason, recurse))
+        return to_self
+
+    def _continue(self, found: Instance, end: Word, to_self: list[Word], told: Sequence[Word]) -> None:
+        """Begin the next execution: what was carried over and sent to itself comes before what waits."""
+        _, _, found.input, carried = end
+        found.execution, found.status, found.history, found.timers = self.number(), Status.RUNNING, [], []
+        found.scheduled = None
+        again = [one for one in told[-1:] if one[0] == "suspended"]
+        found.start = (_started(found), *carried, *to_self, *again)
+        found.inbox = [one for one in found.inbox if one[0] not in RESULTS]
+
+    def _end(self, found: Instance, status: Status, output: str | None, failure: tuple[str, str] | None) -> None:
+        found.status, found.output, found.failure = status, output if failure is None else None, failure
+        found.start, found.inbox, found.timers = (), [], []
+        if status is Status.TERMINATED:
+            self._make_optional(found.id)
+        if status is Status.COMPLETED:
+            self._tell_parent(found, "child done", output)
+        else:
+            self._tell_parent(found, "child failed", failure[0] if failure else "OrchestrationTerminated")
+
+    def _terminate_open(self, history: Collection[Word], terminated: Word | None) -> None:
+        """A recursive termination reaches every child that has not reported its end."""
+        reported = {told[1] for told in history if told[0] in ("child done", "child failed")}
+        for told in history:
+            if told[0] == "child" and told[1] not in reported:
+                self.deliver(told[3], ("terminated", terminated[1], True))
+
+    def _tell_parent(self, found: Instance, what: str, how: str | None) -> None:
+        if found.parent is not None:
+            parent, execution, number = found.parent
+            self.deliver(parent, (what, number, how), execution)
+
+    def end_pending(self, with_turn_out: Collection[str]) -> None:
+        """End what was terminated by a message before its first turn; a first turn that is out comes before that."""
+        again = True
+        while again:
+            again = False
+            for found in list(self.instances.values()):
+                if not found.ended and not found.history and found.terminations and found.id not in with_turn_out:
+                    self._end(found, Status.TERMINATED, found.terminations[0][1], None)
+                    again = True
+
+    # Activities
+
+    def finish_task(self, known_by: str, told: str, *rest: str) -> None:
+        """Follow an activity's first result; of a task that is gone nothing follows."""
+        task = self.tasks.pop(known_by, None)
+        if task is not None:
+            self.deliver(task.instance, (told, task.id, *rest), task.execution)
+
+    def _delete_tasks(self, instance_id: str) -> None:
+        self.tasks = {known_by: task for known_by, task in self.tasks.items() if task.instance != instance_id}
+
+    def _make_optional(self, instance_id: str) -> None:
+        for task in self.tasks.values():
+            task.optional |= task.instance == instance_id
+
+
+def _started(made: Instance) -> Word:
+    parent = None if made.parent is None else (made.parent[0], made.parent[2])
+    return ("started", "script", None, made.input, parent)

@@ -1,0 +1,330 @@
+"""A real host on a real database, under a clock that the test moves, with the model beside it.
+
+Each step does one thing to both, waits until the host has come to rest, and compares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from durabletask_sql.clock import MICROSECONDS, FakeClock
+from durabletask_sql.errors import AlreadyExistsError, DurableTaskSqlError, InvalidArgumentError
+from durabletask_sql.host import Host, HubRuntime
+from durabletask_sql.ports.work import ActivityItem
+from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.settings import Settings
+from durabletask_sql.storage.store import SqlStore
+from stateful.bench import Bench, OfferedTurn
+from stateful.faults import Calls, Fault, FaultyStore
+from stateful.model import Model, Taken
+from stateful.script import Replay
+from stateful.snapshot import Snapshot, Tables, differences, is_running
+from stateful.words import action, word
+
+Effect = Callable[[Model], object]
+Operation = Callable[[], Awaitable[object]]
+
+_QUIET = 10  # so many turns of the loop with nothing to do are rest
+_STALLED = 50
+_NUDGE_SECONDS = 0.05
+_ROUNDS = 100
+_HANGS_SECONDS = 10.0
+_REFUSALS = {AlreadyExistsError: "exists", InvalidArgumentError: "invalid"}
+
+
+class StillLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time stands still unless the test moves it."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._still = clock
+
+    def time(self) -> float:
+        return self._still.monotonic()
+
+
+class Stage:
+    """One task hub of a database: host, benches, model."""
+
+    def __init__(self, url: str, hub: str) -> None:
+        self.clock = FakeClock()
+        self.model = Model()
+        self.benches = {name: Bench(name) for name in ("first", "second")}
+        self.connected: set[str] = set()
+        self.turns: dict[str, Taken | None] = {}  # by token; None: its answer does not count
+        self.spent: list[OfferedTurn] = []
+        self.failed = True  # until the step that is under way has passed
+        self._settings = Settings(database=url, hubs=(hub,), partitions=3)
+        self._tables = Tables(url)
+        self._loop = StillLoop(self.clock)
+        self._run(self._open())
+        self.hub = self.runtime.hub
+
+    @property
+    def runtime(self) -> HubRuntime:
+        return next(iter(self.host.hubs.values()))
+
+    @property
+    def service(self) -> Any:
+        return self.runtime.service
+
+    @property
+    def board(self) -> Any:
+        return self.runtime.board
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something; what takes a minute of real time hangs."""
+        task = self._loop.create_task(work)
+        watch = threading.Timer(_HANGS_SECONDS, self._loop.call_soon_threadsafe, (task.cancel,))
+        watch.start()
+        try:
+            return self._loop.run_until_complete(task)
+        except asyncio.CancelledError as error:
+            message = f"nothing happens any more; under way: {self.calls.in_flight}"
+            raise AssertionError(message) from error
+        finally:
+            watch.cancel()
+
+    # The host
+
+    async def _open(self) -> None:
+        self.calls = Calls()
+        store = await SqlStore.open(self._settings.database, lease_seconds=self._settings.lease_seconds, upgrade=True)
+        self.host = await Host.on(FaultyStore(store, self.calls), self._settings, lambda: self.clock)
+        await self.host.start()
+        for name in sorted(self.connected):
+            self.board.connect(self.benches[name])
+
+    async def _crash(self) -> None:
+        """End the host as a kill does: nothing is said, nothing given back; what a thread has begun, it finishes."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self.host.store.close()
+        self._tables.expire(self.hub.hub_id)
+        for name in self.benches:
+            self._put_down(name)
+        await self._open()
+
+    def _put_down(self, name: str) -> None:
+        """What a bench holds is not its own any more: answers to it come too late."""
+        bench = self.benches[name]
+        for turn in bench.turns.values():
+            self.turns[turn.token] = None
+            self.spent.append(turn)
+        bench.turns.clear()
+        bench.tasks.clear()
+
+    async def _settle(self, task: asyncio.Task[Any] | None = None) -> None:
+        """Wait until nothing happens any more; where something waits for time to pass, let it."""
+        quiet = stalled = 0
+        while quiet < _QUIET and not self.calls.crashed.is_set():
+            if self.calls.in_flight:
+                self.calls.changed.clear()
+                await self.calls.changed.wait()
+                quiet = 0
+                continue
+            await asyncio.sleep(0)
+            if self.runtime.dispatcher._owner.is_idle and (task is None or task.done()):
+                quiet, stalled = quiet + 1, 0
+            else:
+                quiet, stalled = 0, stalled + 1
+            if stalled > _STALLED:
+                self.clock.advance(_NUDGE_SECONDS)
+                stalled = 0
+
+    def close(self) -> None:
+        """Stop the host as an operator does, and leave nothing behind."""
+        self._run(self.host.stop())
+        self._tables.erase(self.hub.hub_id)
+        self._tables.close()
+        self._loop.close()
+
+    async def _rest(self) -> None:
+        """Come to rest, with a new host where the old one crashed."""
+        await self._settle()
+        while self.calls.crashed.is_set():
+            await self._crash()
+            await self._settle()
+
+    # Steps
+
+    def step(self, operation: Operation, effect: Effect) -> object:
+        """Do something to the host and to the model; where a fault made it uncertain, either may have happened."""
+        self.failed = True
+        self.calls.struck = False
+        answer = self._run(self._perform(operation))
+        candidates = [copy.deepcopy(self.model), self.model]
+        wanted = effect(candidates[0])
+        if not self.calls.struck:
+            assert answer == wanted, f"answered {answer!r}, should be {wanted!r}"
+            candidates = candidates[:1]
+        self._run(self._rest())
+        self._compare(candidates)
+        return answer
+
+    async def _perform(self, operation: Operation) -> object:
+        task = asyncio.ensure_future(operation())
+        await self._settle(task)
+        if not task.done():
+            return None
+        try:
+            return task.result()
+        except tuple(_REFUSALS) as error:
+            return _REFUSALS[type(error)]
+        except DurableTaskSqlError:
+            if not self.calls.struck:
+                raise
+            return None
+
+    def crash(self) -> None:
+        """Kill the host between two steps."""
+        self.failed = True
+        self._run(self._crash())
+        self._run(self._rest())
+        self._compare([self.model])
+
+    def arm(self, fault: Fault) -> None:
+        """Have a write fail that is still to come."""
+        self.calls.fault = fault
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        async def nothing() -> None:
+            self.clock.advance(seconds)
+
+        self.step(nothing, lambda _: None)
+
+    def drive_to_rest(self) -> None:
+        """Let everything come to its end: without faults, with workers, with time; what still waits is terminated."""
+        self.calls.fault = None
+        for name in self.benches.keys() - self.connected:
+            self.connect(name)
+        for _ in range(_ROUNDS):
+            for turn in self.held():
+                self.answer_turn(turn)
+            for item in self.held_tasks():
+                self.answer_task(item, fails=False)
+            if not self.held() and not self.held_tasks():
+                live = [one.id for one in self.model.instances.values() if not one.ended]
+                if not live:
+                    return
+                self._terminate(live[0])
+        raise AssertionError("the hub does not come to rest")
+
+    def _terminate(self, instance: str) -> None:
+        self.step(lambda: self.service.terminate(instance, "the end", recursive=False),
+                  lambda model: model.terminate(instance, "the end", recurse=False))
+
+    def connect(self, name: str) -> None:
+        async def connect() -> None:
+            self.connected.add(name)
+            self.board.connect(self.benches[name])
+
+        self.step(connect, lambda _: None)
+
+    def disconnect(self, name: str) -> None:
+        async def disconnect() -> None:
+            self.connected.discard(name)
+            self._put_down(name)
+            self.board.disconnect(self.benches[name])
+
+        self.step(disconnect, lambda _: None)
+
+    # Answers
+
+    def answer_turn(self, turn: OfferedTurn) -> None:
+        """Answer a turn; one that was answered before, or is stale, changes nothing."""
+        taken = self.turns[turn.token]
+        answer = Replay().run(turn.past, turn.new, turn.time)
+        self.turns[turn.token] = None
+        for bench in self.benches.values():
+            if bench.turns.pop(turn.token, None) is not None:
+                self.spent.append(turn)
+
+        def effect(model: Model) -> None:
+            if taken is not None and model.is_current(taken):
+                model.commit(taken, answer.actions, answer.note, self.clock.now())
+
+        response = pb.OrchestratorResponse(instanceId=turn.instance, completionToken=turn.token)
+        if answer.note is not None:
+            response.customStatus.value = answer.note
+        response.actions.extend(action(said) for said in answer.actions)
+        self.step(lambda: self.board.complete_turn(response), effect)
+
+    def answer_task(self, item: ActivityItem, *, fails: bool) -> None:
+        """Answer an activity task; the first answer counts, unless nobody waits for it."""
+        known_by = _input_of(item)
+        row, result = item.row, f"done {known_by}"
+        answer = pb.ActivityResponse(instanceId=row.key.instance_id, taskId=row.task_id, completionToken=item.token)
+        if fails:
+            answer.failureDetails.errorType, answer.failureDetails.errorMessage = "TaskError", result
+        else:
+            answer.result.value = result
+        current = any(item.token in self.benches[name].tasks for name in self.connected)
+        for bench in self.benches.values():
+            bench.tasks.pop(item.token, None)
+
+        def effect(model: Model) -> None:
+            if current:
+                model.finish_task(known_by, *(("task failed", "TaskError", result) if fails else ("task done", result)))
+
+        self.step(lambda: self.board.complete_activity(answer), effect)
+
+    # Comparing
+
+    def _compare(self, candidates: list[Model]) -> None:
+        snapshot, problems = self._tables.read(self.hub.hub_id), []
+        for model in candidates:
+            model.end_pending(self._out())
+            problems = differences(model, snapshot)
+            if not problems:
+                self.model = model
+                break
+        assert not problems, problems
+        self._look_at_offers(snapshot)
+        self.failed = False
+
+    def held(self) -> list[OfferedTurn]:
+        return [turn for name in sorted(self.connected) for turn in self.benches[name].turns.values()]
+
+    def held_tasks(self) -> list[ActivityItem]:
+        return [item for name in sorted(self.connected) for item in self.benches[name].tasks.values()]
+
+    def _out(self) -> set[str]:
+        return {turn.instance for turn in self.held()}
+
+    def _look_at_offers(self, snapshot: Snapshot) -> None:
+        """Everything that is offered is right, and everything that should be offered is.
+
+        A turn of an execution that was ended or replaced behind its owner's back may be out: its answer will not count.
+        """
+        now = self.clock.now()
+        latest = {turn.instance: turn for turn in self.held()}
+        for turn in self.held():
+            if latest[turn.instance] is not turn:
+                self.turns[turn.token] = None  # taken back: the host has forgotten what it was made from
+            if turn.token in self.turns:
+                continue
+            taken: Taken | str | None = None
+            if latest[turn.instance] is turn and is_running(snapshot, turn.instance, turn.execution):
+                taken = self.model.take(turn.instance, turn.past, turn.new, now)
+                assert not isinstance(taken, str), taken
+            self.turns[turn.token] = taken
+        if self.connected:
+            idle = [one.id for one in self.model.instances.values()
+                    if one.is_runnable(now - MICROSECONDS // 1000) and one.id not in latest]
+            assert not idle, f"no turn was offered of {idle}"
+            offered = {_input_of(item) for item in self.held_tasks()}
+            needed = {task.input for task in self.model.tasks.values() if not task.optional}
+            assert needed <= offered, f"activities were not offered: {needed - offered}"
+
+
+def _input_of(item: ActivityItem) -> str:
+    """Return what an activity task is known by: no other has its input."""
+    return str(word(pb.HistoryEvent.FromString(item.row.event))[3])
