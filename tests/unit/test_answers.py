@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from durabletask_sql.errors import InvalidCompletionError
@@ -10,8 +12,8 @@ from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame, iter_events
-from durabletask_sql.turn.apply import Turn, apply
-from durabletask_sql.turn.intake import Intake
+from durabletask_sql.turn.apply import Turn, apply, end_pending
+from durabletask_sql.turn.intake import Intake, Termination
 
 ROW = InstanceRow(0, "one", "e", 0, 1, "flow", None, Status.RUNNING, 0, 0, history_count=2)
 INTAKE = Intake(runs=True, new_events=frame(events.orchestrator_started(5)), event_count=1, started_at=5)
@@ -57,3 +59,11 @@ def test_a_carried_event_without_a_time_gets_that_of_the_commit_and_none_keeps_a
     _, carried = iter_events(start.events)
     assert (carried.timestamp.seconds, carried.timestamp.nanos) == kept
     assert carried.eventRaised.name == "e"
+
+
+def test_an_execution_that_is_ended_before_its_first_turn_keeps_its_custom_status():
+    """As it does when a client's termination finds it so: whoever ends it, the last word was its worker's."""
+    row = replace(ROW, history_count=0, custom_status="half-way")
+    intake = Intake(runs=True, started_at=5, terminated=Termination("enough", recurse=False), ends_pending=True)
+    ended = end_pending(Turn(row, (), intake), 10, 4)
+    assert (ended.row.status, ended.row.custom_status, ended.output) == (Status.TERMINATED, "half-way", "enough")

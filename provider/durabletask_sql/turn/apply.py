@@ -66,7 +66,7 @@ def end_pending(turn: Turn, now: int, partition_count: int) -> TurnCheckpoint:
     effects = Effects(turn.row, max(now, intake.started_at), _no_new_execution, partition_count)
     ended = finish(_base(turn, effects, pb.OrchestratorResponse()), effects, intake, (),
                    ending_by_termination(intake.terminated))
-    return replace(ended, row=replace(ended.row, history_count=0, custom_status=None), history=None)
+    return replace(ended, row=replace(ended.row, history_count=0, custom_status=turn.row.custom_status), history=None)
 
 
 def _no_new_execution() -> str:
