@@ -101,6 +101,10 @@ def _tables(everybody: Sequence[Person]) -> Iterator[tuple[str, Sequence[str], I
         lambda hub, one: [(hub, one.partition, one.instance_id, "e", 0, 1, b"\x1a\x00")])
     yield "payloads", ("hub_id", "partition", "instance_id", "execution_id", "payload_id", "content"), rows(
         lambda hub, one: [(hub, one.partition, one.instance_id, "e", which, b"{}") for which in (0, 1)])
+    yield "entities", ("hub_id", "partition", "instance_id", "row_version", "state", "modified_at", "lock_instance_id",
+                       "lock_execution_id", "lock_section_id"), rows(lambda hub, one: [
+        (hub, one.partition, one.instance_id, 1, b"{}", one.created_at,
+         *((one.instance_id, "e", "s") if one.number % 20 == 0 else (None, None, None)))] if one.number % 10 == 0 else [])
     yield "hosts", ("hub_id", "host_id", "name", "machine", "pid", "started_at", "heartbeat_at", "expires_at"), [
         (HUB, HOST, "", "", 1, "", 0, COUNT * SECOND)]
     # Of ten instances one has messages, timers and tasks: some that are held, some that nobody holds.
@@ -139,6 +143,8 @@ COLUMNS: dict[str, Callable[[Person, bool], Any]] = {
     "kind": lambda *_: 1, "held_epoch": lambda *_: 0, "fire_at": lambda *_: 1, "first_sequence": lambda *_: 9,
     "event_count": lambda *_: 1, "refs": lambda *_: None, "payload_id": lambda _, new: 9 if new else 0,
     "content": lambda *_: b"", "unpacked_size": lambda *_: None, "cause": lambda *_: b"", "epoch": lambda *_: EPOCH + 1,
+    "sections": lambda *_: None, "state": lambda *_: b"{}", "modified_at": lambda *_: 1, "lock_instance_id": lambda *_: None,
+    "lock_execution_id": lambda *_: None, "lock_section_id": lambda *_: None,
     "new_execution_id": lambda *_: "next", "rewinds": lambda *_: 0, "partition_count": lambda *_: PARTITIONS, "host_id": lambda one, _: one.number + 1,
 }
 SCALARS: dict[str, Any] = {

@@ -23,7 +23,7 @@ WORK = {"orchestratorRequest": ("CompleteOrchestratorTask", "AbandonTaskOrchestr
 # What a server may say of a call that is not as it should be; everything else would be a failure of its own.
 DELIBERATE = frozenset({
     grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS,
-    grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED})
+    grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED})
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
             ("grpc.use_local_subchannel_pool", 1))
 _WAIT_SECONDS, _CALL_SECONDS = 0.02, 60.0

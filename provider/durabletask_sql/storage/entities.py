@@ -15,7 +15,7 @@ from durabletask_sql.storage import entity_statements as entity_sql
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.dialect import BIGINT, BYTES, INTEGER, TEXT, Statement, no_source
-from durabletask_sql.storage.queries import prefix_end
+from durabletask_sql.storage.pages import prefix_end
 from durabletask_sql.storage.session import Session, asked, repeated
 from durabletask_sql.storage.tables import control_queue, entities, instances
 from durabletask_sql.storage.transactions import transact

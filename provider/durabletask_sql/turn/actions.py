@@ -12,6 +12,7 @@ from durabletask_sql.turn.effects import Effects, check_name, check_version, ref
 from durabletask_sql.turn.entity.sending import send_entity_message, send_legacy_message
 from durabletask_sql.turn.notices import FIRE_AND_FORGET
 
+
 def record(effects: Effects, action: pb.OrchestratorAction) -> None:
     """Carry out one action. Raises InvalidCompletionError for one that this server cannot carry out."""
     kind = action.WhichOneof("orchestratorActionType")

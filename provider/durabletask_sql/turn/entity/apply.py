@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import guid_of, is_entity, partition_of
 from durabletask_sql.model.checkpoints import EntityCheckpoint, NewChild
@@ -103,8 +101,11 @@ def _signal(turn: EntityTurn, sent: pb.SendSignalAction, around: Surroundings, m
     for name in ("input", "scheduledTime"):
         if sent.HasField(name):
             getattr(event, name).CopyFrom(getattr(sent, name))
+    due = 0
+    if event.HasField("scheduledTime"):
+        event.scheduledTime.CopyFrom(in_range(event.scheduledTime))
+        due = micros_rounded_up(event.scheduledTime)
     key, body = around.key(sent.instanceId), frame(events.entity_signaled(around.now, events.INPUT, event))
-    due = micros_rounded_up(in_range(sent.scheduledTime)) if sent.HasField("scheduledTime") else 0
     if due > around.now:
         timers.append(NewTimer(key, "", MessageKind.EVENT, due, body))
     else:

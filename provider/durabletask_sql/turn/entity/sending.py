@@ -7,8 +7,6 @@ no two requests wait for each other, whatever order an SDK uses.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from durabletask_sql.errors import MalformedFrameError
 from durabletask_sql.ids import guid_of, is_guid
 from durabletask_sql.model.entities import LockOwner, is_entity_id
@@ -58,8 +56,11 @@ def _signal(effects: Effects, action: pb.OrchestratorAction, event: pb.EntityOpe
     effects.history.append(frame(events.entity_signaled(effects.now, action.id, event)))
     if not is_guid(event.requestId):
         event.requestId = guid_of(effects.new_execution_id())  # nobody is answered by it, but .NET workers parse it
+    due = None
+    if event.HasField("scheduledTime"):
+        event.scheduledTime.CopyFrom(in_range(event.scheduledTime))
+        due = micros_rounded_up(event.scheduledTime)
     message = frame(events.entity_signaled(effects.now, events.INPUT, event))
-    due = micros_rounded_up(in_range(event.scheduledTime)) if event.HasField("scheduledTime") else None
     _post(effects, target, MessageKind.EVENT, message, due)
 
 
