@@ -4,6 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { OrchestrationStatus, PurgeInstanceCriteria, terminateOptions } from "@microsoft/durabletask-js";
 
+import { entityScenarios } from "./entity_scenarios.mjs";
+
 /** Those that others would suffer from: they run when the others have ended. */
 export const ALONE = ["purge_by_criteria"];
 
@@ -409,5 +411,7 @@ export function scenarios(client) {
     },
 
     calls_python: () => run("calls_python", "Ada"),
+
+    ...entityScenarios(client, { start, end, running, run, raise, shown, until, refusal, all }),
   };
 }
