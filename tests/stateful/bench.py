@@ -27,6 +27,7 @@ class Bench:
     name: str
     turn_slots: int = 100
     activity_slots: int = 100
+    entity_slots: int = 0
     profile: Profile = Profile()
     turns: dict[str, OfferedTurn] = field(default_factory=dict)
     tasks: dict[str, ActivityItem] = field(default_factory=dict)

@@ -102,5 +102,8 @@ class FaultyStore:
     def instances(self, hub: TaskHub) -> Any:
         return _Port(self._store.instances(hub), self._calls)
 
+    def entities(self, hub: TaskHub) -> Any:
+        return _Port(self._store.entities(hub), self._calls)
+
     def leases(self, hub: TaskHub) -> Any:
         return _Port(self._store.leases(hub), self._calls)

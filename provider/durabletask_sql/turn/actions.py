@@ -83,8 +83,6 @@ def _create_child(effects: Effects, action: pb.OrchestratorAction) -> None:
     check_name(effects, action, asked.name, "sub-orchestration name")
     child_id = asked.instanceId or f"{parent.instance_id}:{action.id:04x}"
     check_name(effects, action, child_id, "sub-orchestration id")
-    if is_entity(child_id):
-        refuse(effects.row, action, f"the sub-orchestration id {child_id!r} begins with '@', which is an entity's")
     check_version(effects.row, action, asked.version.value)
     tags = {name: value for name, value in parent.tags.items() if name != FIRE_AND_FORGET} | dict(asked.tags)
     body = pb.SubOrchestrationInstanceCreatedEvent(instanceId=child_id, name=asked.name, tags=tags)
