@@ -62,6 +62,12 @@ def test_draws_of_chance_are_found(text):
     assert CHANCE.search(text)
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_nothing_waits_in_a_way_that_swallows_cancellation(path):
+    """Before Python 3.12 `asyncio.wait_for` does when both come together; `asyncio.timeout` does not."""
+    assert "asyncio.wait_for(" not in path.read_text()
+
+
 def test_the_package_claims_the_pythons_that_ci_runs_and_no_others():
     claimed = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
     assert claimed == sorted(set(re.findall(r"python(3\.\d+)", (ROOT / ".ci" / "run").read_text())))

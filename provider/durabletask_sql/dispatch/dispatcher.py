@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from durabletask_sql.clock import MICROSECONDS, MovableClock
@@ -163,10 +164,10 @@ class Dispatcher:
             if due is not None:
                 # Rounded up by a hair: waking before the due time would only mean to wait again.
                 seconds = min(seconds, max(0.0, (due - self._clock.now()) / MICROSECONDS) + _TIMER_GRACE_SECONDS)
-            try:
-                await asyncio.wait_for(self._timers_moved.wait(), seconds)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes together with the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._timers_moved.wait()
 
     async def _run_poll(self) -> None:
         """Look for what other processes wrote: often where that is cheap, with a back-off where it is a query."""
