@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import replace
 
 from conformance.world import NOW, World, in_world, open_world, room
-from durabletask_sql.model.checkpoints import Quarantine
+from durabletask_sql.model.checkpoints import EntityCheckpoint, Quarantine
 from durabletask_sql.model.creation import CreationPolicy
+from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.messages import MessageKind, NewTimer
 from durabletask_sql.model.status import Status
 from durabletask_sql.storage.hubs import EMPTY
@@ -32,6 +33,8 @@ async def fill(w: World) -> None:
     await w.commit(replace(w.turn(row, ended=True, output="out"), row=after))
     rows = await w.queue("aside")
     await w.commit(Quarantine(w.key("aside"), "bad", tuple(one.seq for one in rows)))
+    entity = w.key("@counter@one")
+    await w.commit(EntityCheckpoint(entity, 0, EntityRow(*entity, 1, "1", NOW, None)))
 
 
 async def contents(w: World) -> dict[str, set[str]]:
