@@ -16,7 +16,7 @@ SAID = {
     "fan_out": "most common: the, dog, fox\n",
     "approval": "approved by Ada\nnobody answered: passed on to the next in line\n",
     "periodic": "stopped\n",
-    "client_only": "backup-photos is PENDING\nbackup-letters is PENDING\nbackup-photos is TERMINATED: not needed\n"
+    "client_only": "backup-letters is PENDING\nbackup-photos is PENDING\nbackup-photos is TERMINATED: not needed\n"
                    "backup-letters is TERMINATED: not needed\nleft: 0\n",
 }
 

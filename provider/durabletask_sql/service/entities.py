@@ -15,7 +15,7 @@ from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.service.abstraction import Signal
-from durabletask_sql.service.validation import check_entity_id, check_name, check_payload
+from durabletask_sql.service.validation import check_entity_id, check_name, check_part, check_payload
 from durabletask_sql.settings import Limits
 from durabletask_sql.turn.entity import legacy
 
@@ -90,6 +90,8 @@ class Entities:
 
     async def query(self, query: EntityQuery) -> EntityPage:
         """Return a page of entities."""
+        check_part(query.prefix, "entity id prefix")
+        check_part(query.after or "", "continuation token")
         return await self._store.query(query)
 
     async def purge(self, entity_id: str) -> int:
@@ -101,6 +103,7 @@ class Entities:
 
     async def release_orphans(self, after: str | None) -> Cleaned:
         """Free locks whose section's execution does not live any more: a safety net, each end frees its own (S-344)."""
+        check_part(after or "", "continuation token")
         cleaned = await self._store.release_orphans(self._clock.now(), after, _ORPHANS_A_CALL)
         self._owner.wake(cleaned.released)
         return cleaned

@@ -68,7 +68,7 @@ def check_version(version: str | None, limits: Limits) -> str | None:
 
 
 def check_part(text: str, what: str) -> str:
-    """Return the beginning of an id, or an execution's, that is looked for. Raises InvalidArgumentError for none."""
+    """Return the beginning of an id, a token, or an execution's id. Raises InvalidArgumentError for what is none."""
     _check_characters(text, what)
     return text
 

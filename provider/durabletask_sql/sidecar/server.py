@@ -57,7 +57,7 @@ class Server:
 
 def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
              ) -> "dict[str, grpc.RpcMethodHandler[bytes, bytes]]":
-    """Return a handler for every RPC; those that this server does not have say so by name."""
+    """Return a handler for every RPC; an RPC without one would be a bug."""
     clients = ClientMethods(settings.limits)
     wrapped = {
         **_management(hubs, ManagementMethods(settings.limits)), **_entities(hubs, EntityMethods(settings.limits)),
@@ -85,8 +85,7 @@ def handlers(hubs: Mapping[str, ServedHub], settings: Settings, streams: Streams
     found = {name: grpc.unary_unary_rpc_method_handler(handle) for name, handle in wrapped.items()}
     found["GetWorkItems"] = grpc.unary_stream_rpc_method_handler(streams.get_work_items)
     found["StreamInstanceHistory"] = grpc.unary_stream_rpc_method_handler(streams.stream_instance_history)
-    for method in pb.DESCRIPTOR.services_by_name[SERVICE].methods:
-        found.setdefault(method.name, grpc.unary_unary_rpc_method_handler(_unimplemented(method.name)))
+    assert set(found) == {method.name for method in pb.DESCRIPTOR.services_by_name[SERVICE].methods}
     return found
 
 
@@ -117,12 +116,3 @@ def _entities(hubs: Mapping[str, ServedHub], methods: EntityMethods
         "AbandonTaskEntityWorkItem": unary(
             hubs, "AbandonTaskEntityWorkItem", pb.AbandonEntityTaskRequest, work.abandon_entity),
     }
-
-
-def _unimplemented(name: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def handle(data: bytes, context: Context) -> bytes:
-        del data
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by this server yet")
-        raise AssertionError(name)  # abort raises
-
-    return handle
