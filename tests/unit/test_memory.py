@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from durabletask_sql.dispatch.merging import Merger
@@ -38,3 +40,17 @@ def test_a_message_for(found, execution):
         Loaded(claimed=(late,), ceilings={KEY: None}, fresh=(FreshInstance(KEY, found, ()),)))
     assert not memory.wants_anything()
     assert memory.ready.take(lambda group: group)[0].key == KEY
+
+
+def test_idle_instances_make_room_as_soon_as_no_other_could_enter():
+    """Exactly as many as there may be: were they to stay, nobody else would ever be looked for."""
+    memory = Memory(MemoryLimits(instances=2), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    memory.own(EPOCHS)
+    memory.take_wanted()
+    keys = [InstanceKey(0, name) for name in ("one", "two")]
+    memory.merge_fresh(FreshInstance(key, replace(row_of("e"), instance_id=key.instance_id), ()) for key in keys)
+    memory.settle_load(keys)
+    other = InstanceKey(0, "three")
+    memory.wake([other])
+    assert memory.wants_anything()
+    assert memory.take_wanted().fresh == (other,)

@@ -1,4 +1,4 @@
-"""Which idle instances leave memory once there are too many, or too much history."""
+"""Which idle instances leave memory once there is no room for another, or too much history."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ def choose_victims(instances: Mapping[InstanceKey, AnyMemory], history_bytes: in
     """Return who leaves: idle instances that nothing waits for, longest unused (as `instances` are ordered) first."""
     victims: list[AnyMemory] = []
     count, size = len(instances), history_bytes
-    if count <= limits.instances and size <= limits.history_bytes:
+    if count < limits.instances and size <= limits.history_bytes:
         return victims
     for mem in instances.values():
         if count <= _REST * limits.instances and size <= _REST * limits.history_bytes:

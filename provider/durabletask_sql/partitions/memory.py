@@ -218,6 +218,7 @@ class Memory:
         for key in fresh:
             if (mem := self._instances.get(key)) is not None and mem.is_idle and mem.is_over:
                 self._leave(mem)
+        self._evict()
 
     def merge_child(self, row: InstanceRow) -> None:
         """Take in a sub-orchestration as it was committed: it has no history and need not be read."""
@@ -335,6 +336,7 @@ class Memory:
             self.consider(mem)
             if mem.row is None and mem.is_idle:
                 self._leave(mem)
+            self._evict()
 
     def _set_history(self, mem: InstanceMemory, history: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
         self._history_bytes -= mem.history_size
@@ -372,7 +374,7 @@ class Memory:
         return self.entities if isinstance(mem, EntityMemory) else self.ready
 
     def _evict(self) -> None:
-        """Let idle instances leave, longest unused first, once there are too many or too much history."""
+        """Let idle instances leave, longest unused first, once no other may enter or there is too much history."""
         for mem in choose_victims(self._instances, self._history_bytes, self.limits, self._loads.awaits):
             self._leave(mem)
 
