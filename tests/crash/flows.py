@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 
 from durabletask import task
+from durabletask.entities import DurableEntity, EntityInstanceId
 from durabletask.worker import TaskHubGrpcWorker
 
 FAN = 4
@@ -37,13 +38,29 @@ def expected(number):
     return sum(number + 2 + place for place in range(FAN)) + 1
 
 
+class Counter(DurableEntity):
+    """A number that is added to."""
+
+    def add(self, number):
+        self.set_state(self.get_state(int, 0) + number)
+
+
+def move(ctx, keys):
+    """Take one from a counter and give it to another, both locked, in the order given."""
+    ids = [EntityInstanceId("counter", key) for key in keys]
+    with (yield ctx.lock_entities(ids)):
+        for entity, number in zip(ids, (-1, 1), strict=True):
+            yield ctx.call_entity(entity, "add", number)
+
+
 def main() -> None:
     logger = logging.Logger("crash test")
     logger.addHandler(logging.NullHandler())
     worker = TaskHubGrpcWorker(host_address=sys.argv[1], logger=logger)
-    for orchestrator in (journey, child):
+    for orchestrator in (journey, child, move):
         worker.add_orchestrator(orchestrator)
     worker.add_activity(do_step)
+    worker.add_entity(Counter, name="counter")
     worker.start()
     sys.stdin.read()
     worker.stop()
