@@ -26,7 +26,7 @@ import uvloop
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from conformance.world import World, open_world  # noqa: E402 - from the tests' folder
+from conformance.world import World, open_world, room  # noqa: E402 - from the tests' folder
 from durabletask_sql.cli.serve import SWITCH_INTERVAL_SECONDS  # noqa: E402 - after the path
 from durabletask_sql.model.checkpoints import ActivityCompletion, OutcomeKind  # noqa: E402 - after the path
 from durabletask_sql.model.instances import InstanceRow  # noqa: E402 - after the path
@@ -85,7 +85,7 @@ class Chains:
         """Commit a turn of every instance; return the seconds."""
         turns = [self._world.turn(row, activities=(self._world.activity(row),)) for row in self._rows]
         self._rows = [turn.row for turn in turns]
-        return await self._timed(self._world.group(*turns, activity_room=len(turns)))
+        return await self._timed(self._world.group(*turns, activity_room=room(len(turns))))
 
     async def commit_results(self, turns: Committed) -> float:
         """Commit the results of the activities; return the seconds."""
