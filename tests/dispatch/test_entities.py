@@ -116,7 +116,7 @@ def test_a_batch_goes_back_at_once_when_its_worker_leaves_and_counts_once(databa
 
 
 def test_an_abandoned_batch_goes_to_another_worker(database_url, monkeypatch):
-    monkeypatch.setattr(dispatch_entities, "delay_seconds", lambda _: 0.0)
+    monkeypatch.setattr("durabletask_sql.dispatch.delays.delay_seconds", lambda _: 0.0)
 
     async def test(bench: Bench):
         refusing = bench.connect(Worker(entity_slots=9))
@@ -148,7 +148,7 @@ def test_what_has_no_result_runs_again_with_what_came_meanwhile(database_url):
 
 
 def test_an_answer_that_cannot_be_carried_out_is_set_aside_and_the_next_goes_on(database_url, monkeypatch):
-    monkeypatch.setattr(dispatch_entities, "delay_seconds", lambda _: 0.0)
+    monkeypatch.setattr("durabletask_sql.dispatch.delays.delay_seconds", lambda _: 0.0)
 
     async def test(bench: Bench):
         worker = bench.connect(Worker())

@@ -164,7 +164,7 @@ def test_a_task_that_is_out_without_a_token_may_go_to_a_worker_that_echoes(datab
 
 
 def test_an_item_that_was_given_back_goes_to_another_worker(database_url, monkeypatch):
-    monkeypatch.setattr("durabletask_sql.dispatch.turns.delay_seconds", lambda _: 0.0)
+    monkeypatch.setattr("durabletask_sql.dispatch.delays.delay_seconds", lambda _: 0.0)
     monkeypatch.setattr("durabletask_sql.dispatch.activities.delay_seconds", lambda _: 0.0)
 
     async def test(bench):

@@ -157,7 +157,7 @@ def test_an_id_that_a_retry_uses_again_has_a_result_for_each_attempt(database_ur
 
 
 def test_an_answer_that_cannot_be_carried_out_sets_its_message_aside_and_the_next_ones_flow(database_url, monkeypatch):
-    monkeypatch.setattr("durabletask_sql.dispatch.turns.delay_seconds", lambda _: 0.01)
+    monkeypatch.setattr("durabletask_sql.dispatch.delays.delay_seconds", lambda _: 0.01)
 
     async def test(bench):
         worker = await begin(bench)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from durabletask_sql.clock import Clock
-from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
+from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.errors import InvalidCompletionError
@@ -79,6 +79,7 @@ class Entities:
         self._ports = ports
         self._payload_bytes = payload_bytes
         self._limits = BatchLimits()
+        self._delays = Delays(memory, ports.pump)
         self._dispatches = 0
 
     # Out
@@ -188,7 +189,7 @@ class Entities:
         mem.failures += 1
         _log.error("a worker's answer cannot be carried out (%d of %d): %s", mem.failures, MAX_FAILED_DELIVERIES, cause)
         if mem.failures < MAX_FAILED_DELIVERIES:
-            self._delay(mem, mem.failures)
+            self._delays.begin(mem, mem.failures)
             return
         mem.failures = 0
         await self._ports.submit(Quarantine(mem.key, cause, *rows_of(opened.batch.operations)), None)
@@ -197,20 +198,4 @@ class Entities:
         """Take a batch back; it is offered again after a delay that grows with each abandon in a row."""
         opened = self.seats.close(token)
         if opened is not None and opened.is_current:
-            mem = opened.mem
-            mem.abandons += 1
-            mem.abandoned_by = opened.executor
-            if mem.abandons % REPORT_ABANDONS == 0:
-                _log.warning("entity %r: %d batches in a row were given back, the last by worker %r",
-                             mem.key.instance_id, mem.abandons, opened.executor.name)
-            self._delay(mem, mem.abandons)
-
-    def _delay(self, mem: EntityMemory, times: int) -> None:
-        mem.blocked = True
-        self._memory.put_back(mem)
-        asyncio.get_running_loop().call_later(delay_seconds(times), self._unblock, mem)
-
-    def _unblock(self, mem: EntityMemory) -> None:
-        if self._memory.find(mem.key) is mem:
-            self._memory.unblock(mem)
-            self._ports.pump()
+            self._delays.give_back(opened.mem, opened.executor)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from durabletask_sql.clock import Clock
-from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
+from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.errors import InvalidCompletionError
@@ -87,6 +87,7 @@ class Turns:
         self._clock = clock
         self._ports = ports
         self._limits = limits
+        self._delays = Delays(memory, ports.pump)
         self._dispatches = 0
 
     # Out
@@ -171,7 +172,7 @@ class Turns:
         """Delete rows that no turn will ever take; nothing else of the instance runs until that is done."""
         mem.blocked = True
         done = self._ports.submit(Discard(mem.key, seqs, timers), None)
-        done.add_done_callback(lambda _: self._unblock(mem))
+        done.add_done_callback(lambda _: self._delays.end(mem))
 
     def unserved(self) -> Iterable[tuple[str, str | None, bool]]:
         """Return name, version and whether it is its size, of each instance that waits here and nobody takes."""
@@ -267,7 +268,7 @@ class Turns:
         _log.error("instance %r: a worker's answer cannot be carried out (%d of %d): %s", mem.key.instance_id,
                    mem.failures, MAX_FAILED_DELIVERIES, cause)
         if mem.failures < MAX_FAILED_DELIVERIES:
-            self._delay(mem, mem.failures)
+            self._delays.begin(mem, mem.failures)
             return
         mem.failures = 0
         rows = turn.intake
@@ -277,23 +278,7 @@ class Turns:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
         turn = self._close(token)
         if turn is not None and turn.is_current:
-            mem = turn.mem
-            mem.abandons += 1
-            mem.abandoned_by = turn.executor
-            if mem.abandons % REPORT_ABANDONS == 0:
-                _log.warning("instance %r: %d turns in a row were given back, the last by worker %r",
-                             mem.key.instance_id, mem.abandons, turn.executor.name)
-            self._delay(mem, mem.abandons)
-
-    def _delay(self, mem: InstanceMemory, times: int) -> None:
-        mem.blocked = True
-        self._memory.put_back(mem)
-        asyncio.get_running_loop().call_later(delay_seconds(times), self._unblock, mem)
-
-    def _unblock(self, mem: InstanceMemory) -> None:
-        if self._memory.find(mem.key) is mem:
-            self._memory.unblock(mem)
-            self._ports.pump()
+            self._delays.give_back(turn.mem, turn.executor)
 
     def _key(self, instance_id: str) -> InstanceKey:
         return InstanceKey(partition_of(instance_id, self._hub.partition_count), instance_id)
