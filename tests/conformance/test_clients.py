@@ -14,7 +14,7 @@ from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
 from durabletask_sql.model.queries import InstanceQuery
 from durabletask_sql.model.status import LIVE, TERMINAL, Status
 from durabletask_sql.ports.instances import Termination
-from durabletask_sql.ports.leases import HostIdentity
+from durabletask_sql.ports.leases import HostIdentity, OwnedPartition
 from durabletask_sql.protocol.framing import iter_events
 
 ALL = LIVE | TERMINAL
@@ -217,10 +217,10 @@ def test_a_lease_is_taken_over_from_the_dead_and_from_nobody_else(database_url):
         await w.leases.release(w.host.host_id)
         await w.leases.register(dead, 12)
         owned = await w.leases.acquire(dead)
-        assert set(owned) == set(w.epochs)
+        assert owned == {partition: OwnedPartition(epoch + 1, after_loss=False) for partition, epoch in w.epochs.items()}
         taken = await w.leases.acquire(second)
-        assert taken == {partition: epoch + 1 for partition, epoch in owned.items()}
-        w.host, w.epochs = second, dict(taken)
+        assert taken == {partition: OwnedPartition(found.epoch + 1, after_loss=True) for partition, found in owned.items()}
+        w.host, w.epochs = second, {partition: found.epoch for partition, found in taken.items()}
         assert len((await w.load(activities=claim(5), claim_token=9)).activities) == 1
 
     in_world(database_url, test)

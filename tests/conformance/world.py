@@ -60,6 +60,10 @@ class World:
     entities: SqlEntities
     epochs: dict[int, int] = field(default_factory=dict)
 
+    async def acquire(self) -> dict[int, int]:
+        """Take what is free; the epochs of what the host owns now."""
+        return {partition: owned.epoch for partition, owned in (await self.leases.acquire(self.host)).items()}
+
     def key(self, instance_id: str) -> InstanceKey:
         return InstanceKey(partition_of(instance_id, self.hub.partition_count), instance_id)
 
@@ -140,7 +144,7 @@ async def open_world(url: str, hub: str = "default") -> World:
     world = World(url, store, found, identify(), store.committer(found), store.instances(found), store.leases(found),
                   store.entities(found))
     await world.leases.register(world.host, 12)
-    world.epochs = dict(await world.leases.acquire(world.host))
+    world.epochs = await world.acquire()
     return world
 
 

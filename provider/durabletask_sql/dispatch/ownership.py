@@ -5,13 +5,13 @@ On a database whose time is the one that counts the clock follows it with each h
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.errors import DurableTaskSqlError, PartitionLostError
 from durabletask_sql.partitions.memory import Memory
-from durabletask_sql.ports.leases import HostIdentity, Leases
+from durabletask_sql.ports.leases import HostIdentity, Leases, OwnedPartition
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +60,14 @@ class Ownership:
                 _log.warning("the heartbeat failed, trying again: %s", error)
 
     async def _acquire(self) -> None:
-        epochs = await self._leases.acquire(self._identity)
-        for partition in [partition for partition in self._memory.epochs if partition not in epochs]:
+        self._adopt(await self._leases.acquire(self._identity))
+
+    def _adopt(self, owned: Mapping[int, OwnedPartition]) -> None:
+        """Follow what the database says is ours."""
+        for partition in [partition for partition in self._memory.epochs if partition not in owned]:
             _log.warning("partition %d was taken by another host", partition)
             self._memory.drop(partition)
-        self._memory.own(epochs)
+        self._memory.own({partition: found.epoch for partition, found in owned.items()})
 
     async def recover(self) -> None:
         """Make sure of what is ours after an unknown outcome: raise the epochs, drop memory, start from the database."""

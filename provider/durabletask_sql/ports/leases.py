@@ -16,6 +16,14 @@ class HostIdentity:
     started_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class OwnedPartition:
+    """A partition that a host owns under `epoch`. `after_loss`: it was taken from a host that had not released it."""
+
+    epoch: int
+    after_loss: bool = False
+
+
 class Leases(Protocol):
     """Lease work; it has a connection of its own, so that a busy committer cannot lose a lease."""
 
@@ -27,11 +35,11 @@ class Leases(Protocol):
         """Renew the host's row and return the database's time; raise PartitionLostError if the row is gone."""
         ...
 
-    async def acquire(self, identity: HostIdentity) -> Mapping[int, int]:
+    async def acquire(self, identity: HostIdentity) -> Mapping[int, OwnedPartition]:
         """Take every partition that nobody owns or whose owner is dead, raising its epoch.
 
         Dead: no row, heartbeat expired, or a process of this machine that is gone. The claims of dead hosts on
-        activity tasks are released, their rows removed. Return the epochs of all partitions that the host now owns.
+        activity tasks are released, their rows removed. Return all partitions that the host now owns.
         """
         ...
 

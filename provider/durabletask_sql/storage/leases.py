@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, cast, delete, func, inser
 
 from durabletask_sql.errors import OutcomeUnknownError, PartitionLostError, UnavailableError
 from durabletask_sql.ports.hubs import TaskHub
-from durabletask_sql.ports.leases import HostIdentity
+from durabletask_sql.ports.leases import HostIdentity, OwnedPartition
 from durabletask_sql.storage.database import Database, process_time
 from durabletask_sql.storage.dialect import BIGINT, TEXT, Statement, no_source
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
@@ -49,6 +49,9 @@ ACQUIRE = Statement("partitions", no_source(lambda: update(partitions).where(
     partitions.c.hub_id == HUB, or_(partitions.c.owner == 0, partitions.c.owner.not_in(
         select(hosts.c.host_id).where(hosts.c.hub_id == HUB)))).values(owner=_OWNER, epoch=partitions.c.epoch + 1)))
 
+OWNERS = Statement("partitions", no_source(lambda: select(partitions.c.partition, partitions.c.owner).where(
+    partitions.c.hub_id == HUB)))
+
 OWNED = Statement("partitions", no_source(lambda: select(partitions.c.partition, partitions.c.epoch).where(
     partitions.c.hub_id == HUB, partitions.c.owner == _OWNER)))
 
@@ -77,6 +80,7 @@ class SqlLeases:
         self._hub = hub.hub_id
         self._sql = LeaseStatements(is_sqlite=database.is_sqlite)
         self._lease_ms = 0
+        self._after_loss: set[int] = set()
 
     async def register(self, identity: HostIdentity, lease_seconds: float) -> int:
         """Insert the host's row and return the database's time in microseconds UTC."""
@@ -103,13 +107,14 @@ class SqlLeases:
 
         return await self._lane.run(lambda session: _guarded(session, work))
 
-    async def acquire(self, identity: HostIdentity) -> Mapping[int, int]:
+    async def acquire(self, identity: HostIdentity) -> Mapping[int, OwnedPartition]:
         """Take every partition that nobody owns or whose owner is dead, raising its epoch."""
-        def work(session: Session) -> Mapping[int, int]:
+        def work(session: Session) -> Mapping[int, OwnedPartition]:
             known = session.ask(self._sql.hosts, hub=self._hub, now=process_time())
             dead = sorted((row[0],) for row in known if row[0] != identity.host_id and (
                 row[4] or is_gone(identity.machine, row[1], row[2], row[3])))
             session.begin(lock_timeout_ms=self._lease_ms)
+            before = session.send(OWNERS, hub=self._hub)
             if dead:
                 session.send(REMOVE_HOSTS, dead, hub=self._hub)
             session.send(ACQUIRE, hub=self._hub, owner=identity.host_id)
@@ -117,7 +122,12 @@ class SqlLeases:
             if dead:
                 session.send(RELEASE_DEAD_TASKS, hub=self._hub)
             session.commit()
-            return dict(owned.rows)
+            for partition, owner in before.rows:
+                if owner not in (0, identity.host_id):
+                    self._after_loss.add(partition)
+                elif owner == 0:
+                    self._after_loss.discard(partition)
+            return {partition: OwnedPartition(epoch, partition in self._after_loss) for partition, epoch in owned.rows}
 
         return await self._lane.run(lambda session: _guarded(session, work))
 
