@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from durabletask_sql.clock import SystemClock
+from durabletask_sql.clock import MICROSECONDS, SystemClock
 from durabletask_sql.host import Host, HubRuntime
 from durabletask_sql.model.filters import WorkFilters, name_filter
 from durabletask_sql.partitions.limits import MemoryLimits
@@ -66,11 +66,12 @@ class Worker:
 
 
 class HandClock(SystemClock):
-    """The system's clock, whose monotonic time a test moves on."""
+    """The system's clock, whose monotonic time a test moves on, and which may be `off` by so many seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, off: float = 0.0) -> None:
         super().__init__()
         self.moved = 0.0
+        self.move(int(off * MICROSECONDS))
 
     def monotonic(self) -> float:
         return super().monotonic() + self.moved
@@ -144,12 +145,12 @@ def kinds(framed):
 
 
 def on_bench(url: str, test: Callable[[Bench], Awaitable[T]], memory: MemoryLimits | None = None, *,
-             partitions: int = 1) -> T:
-    """Run a test's coroutine beside a running host."""
+             partitions: int = 1, lease_seconds: float = 12.0, off: float = 0.0) -> T:
+    """Run a test's coroutine beside a running host, whose clock is `off` by so many seconds when it starts."""
     async def run() -> T:
-        settings = replace(Settings(database=url, upgrade=True), partitions=partitions)
+        settings = replace(Settings(database=url, upgrade=True), partitions=partitions, lease_seconds=lease_seconds)
         store = await SqlStore.open(url, lease_seconds=settings.lease_seconds, upgrade=True)
-        clock = HandClock()
+        clock = HandClock(off)
         host = await Host.on(store, settings, lambda: clock, memory)
         await host.start()
         try:
