@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 import sqlalchemy as sa
@@ -65,6 +67,15 @@ def test_it_goes_up_down_and_up_again(database_url):
         step()
         states.append(migrations.state(url))
     assert states == [migrations.SchemaState.CURRENT, migrations.SchemaState.MISSING, migrations.SchemaState.CURRENT]
+
+
+def test_hosts_that_start_at_once_make_the_schema_once(database_url):
+    """As processes do: with nothing in common but the database."""
+    command = [sys.executable, "-m", "durabletask_sql", "schema", "upgrade", "--database", database_url]
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    told = [(process.communicate()[1], process.returncode) for process in started]
+    assert [code for _, code in told] == [0, 0, 0], told
+    assert migrations.state(parse_url(database_url)) is migrations.SchemaState.CURRENT
 
 
 def test_a_schema_of_a_newer_program_is_refused_and_left_alone(database_url):

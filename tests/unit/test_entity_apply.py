@@ -148,7 +148,8 @@ def test_an_entity_starts_orchestrations_of_their_own():
     assert (job.row.instance_id, job.row.parent, job.row.version, job.refusal) == ("job", None, None, None)
     assert unnamed.row.instance_id
     assert later.row.scheduled_at == NOW + 9
-    assert next(iter(iter_events(job.start.events))).executionStarted.name == "flow"
+    started = next(iter(iter_events(job.start.events))).executionStarted
+    assert (started.name, dict(started.tags), started.HasField("parentInstance")) == ("flow", {}, False)
 
 
 @pytest.mark.parametrize("bad", [
