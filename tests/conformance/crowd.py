@@ -120,6 +120,13 @@ def _tables(everybody: Sequence[Person]) -> Iterator[tuple[str, Sequence[str], I
         (hub, one.partition, _seq(hub, one, place), one.instance_id, "e", place, "act",
          *((HOST, TOKEN + one.number) if place and one.number % 500 == 0 else (0, 0)), b"")
         for place in range(2) if one.number % 10 == 0])
+    yield "quarantine", ("hub_id", "partition", "source", "seq", "instance_id", "cause", "attempts", "set_aside_at"), rows(
+        lambda hub, one: [(hub, one.partition, 0, _seq(hub, one, 1), one.instance_id, b"", 5, one.created_at)]
+        if one.number % 10 == 0 else [])
+    yield "quarantine_rows", ("hub_id", "partition", "item_source", "item_seq", "source", "seq", "instance_id", "kind",
+                              "content"), rows(lambda hub, one: [
+        (hub, one.partition, 0, _seq(hub, one, 1), 0, _seq(hub, one, 1 + place), one.instance_id, 1, b"\x1a\x00")
+        for place in range(3) if one.number % 10 == 0])
 
 
 def _seq(hub: int, one: Person, place: int) -> int:
@@ -146,6 +153,8 @@ COLUMNS: dict[str, Callable[[Person, bool], Any]] = {
     "sections": lambda *_: None, "state": lambda *_: b"{}", "modified_at": lambda *_: 1, "lock_instance_id": lambda *_: None,
     "lock_execution_id": lambda *_: None, "lock_section_id": lambda *_: None,
     "new_execution_id": lambda *_: "next", "rewinds": lambda *_: 0, "partition_count": lambda *_: PARTITIONS, "host_id": lambda one, _: one.number + 1,
+    "source": lambda *_: 0, "item_source": lambda *_: 0, "item_seq": lambda one, _: _seq(HUB, one, 9),
+    "worker": lambda *_: "w", "attempts": lambda *_: 5, "set_aside_at": lambda *_: 1,
 }
 SCALARS: dict[str, Any] = {
     "hub": HUB, "partition": SOME[0].partition, "epoch": EPOCH, "room": 20, "horizon": COUNT * SECOND // 20, "owner": HOST,

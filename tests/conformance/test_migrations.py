@@ -18,7 +18,7 @@ from durabletask_sql.storage.tables import metadata
 from durabletask_sql.storage.url import SQLITE, parse_url
 from postgres import create_database
 
-QUEUES = ("control_queue", "timers", "activity_queue", "quarantine")
+QUEUES = ("control_queue", "timers", "activity_queue")
 # Small tables: a hub has a handful of partitions and hosts.
 SMALL = ("partitions", "hosts", "task_hubs")
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from durabletask_sql import __version__
-from durabletask_sql.cli import demo, schema, serve
+from durabletask_sql.cli import demo, quarantine, schema, serve
 from durabletask_sql.errors import DurableTaskSqlError
 
 _INTERRUPTED = 130
@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve.add_command(commands)
     schema.add_command(commands)
+    quarantine.add_command(commands)
     demo.add_command(commands)
     return parser
 

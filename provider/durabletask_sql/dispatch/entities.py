@@ -16,7 +16,7 @@ from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_anoth
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import new_execution_id
-from durabletask_sql.model.checkpoints import OutcomeKind, Quarantine
+from durabletask_sql.model.checkpoints import Blame, OutcomeKind, Quarantine
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.partitions.entity import EntityMemory
 from durabletask_sql.partitions.memory import Memory
@@ -191,8 +191,9 @@ class Entities:
         if mem.failures < MAX_FAILED_DELIVERIES:
             self._delays.begin(mem, mem.failures)
             return
-        mem.failures = 0
-        await self._ports.submit(Quarantine(mem.key, cause, *rows_of(opened.batch.operations)), None)
+        failures, mem.failures = mem.failures, 0
+        blame = Blame(name=mem.name, worker=opened.executor.name, attempts=failures)
+        await self._ports.submit(Quarantine(mem.key, cause, *rows_of(opened.batch.operations), blame=blame), None)
 
     def abandon(self, token: str) -> None:
         """Take a batch back; it is offered again after a delay that grows with each abandon in a row."""

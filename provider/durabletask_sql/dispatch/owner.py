@@ -25,6 +25,7 @@ from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.ids import new_claim_token
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
+    Blame,
     Discard,
     EntityCheckpoint,
     Item,
@@ -327,11 +328,16 @@ class Owner:
 
 
 def quarantine_of(item: Item, cause: str) -> Quarantine:
-    """Return what sets an item aside."""
-    if isinstance(item, TurnCheckpoint | EntityCheckpoint):
+    """Return what sets an item aside that the database refuses."""
+    if isinstance(item, TurnCheckpoint):
+        row = item.row
+        blame = Blame(item.continued_from or row.execution_id, row.name, row.version)
+        return Quarantine(item.key, cause, item.consumed, item.consumed_timers, blame=blame)
+    if isinstance(item, EntityCheckpoint):
         return Quarantine(item.key, cause, item.consumed, item.consumed_timers)
     if isinstance(item, ActivityCompletion):
-        return Quarantine(item.key, cause, activity=(item.seq, item.token))
+        execution = item.message.execution_id if item.message is not None else None
+        return Quarantine(item.key, cause, activity=(item.seq, item.token), blame=Blame(execution))
     message = f"{type(item).__name__} cannot be set aside"
     raise TypeError(message)
 

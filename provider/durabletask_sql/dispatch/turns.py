@@ -15,7 +15,7 @@ from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_anoth
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import new_execution_id, partition_of
-from durabletask_sql.model.checkpoints import Discard, OutcomeKind, Quarantine
+from durabletask_sql.model.checkpoints import Blame, Discard, OutcomeKind, Quarantine
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.partitions.filling import text_bytes
 from durabletask_sql.partitions.instance import InstanceMemory
@@ -270,9 +270,12 @@ class Turns:
         if mem.failures < MAX_FAILED_DELIVERIES:
             self._delays.begin(mem, mem.failures)
             return
-        mem.failures = 0
-        rows = turn.intake
-        await self._ports.submit(Quarantine(mem.key, cause, self._real(turn), rows.consumed_timers), None)
+        failures, mem.failures = mem.failures, 0
+        row = mem.row
+        assert row is not None
+        blame = Blame(row.execution_id, row.name, row.version, turn.executor.name, failures)
+        await self._ports.submit(
+            Quarantine(mem.key, cause, self._real(turn), turn.intake.consumed_timers, blame=blame), None)
 
     def abandon(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""

@@ -115,11 +115,25 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class Blame:
+    """What is known of an item that is set aside: what it is called, who had it last, how often it failed.
+
+    `execution_id` None: whichever execution of the instance runs. Names of activities are their rows'.
+    """
+
+    execution_id: str | None = None
+    name: str | None = None
+    version: str | None = None
+    worker: str | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantine:
     """An item that can never be carried out by its own doing: its rows leave the queues and stay, with the cause.
 
-    `seqs` and `timers` are the control-queue rows and timers that it consists of; `activity` the activity task's
-    (sequence, claim token) instead.
+    `seqs` and `timers` are the control-queue rows and timers that it consists of, which must all still be there;
+    `activity` the activity task's (sequence, claim token) instead. `blame` says who had it, and how often.
     """
 
     key: InstanceKey
@@ -127,6 +141,7 @@ class Quarantine:
     seqs: tuple[int, ...] = ()
     timers: tuple[int, ...] = ()
     activity: tuple[int, int] | None = None
+    blame: Blame = Blame()
 
 
 Checkpoint = TurnCheckpoint | EntityCheckpoint

@@ -7,6 +7,7 @@ from durabletask_sql.ports.committer import Committer
 from durabletask_sql.ports.entities import EntityStore
 from durabletask_sql.ports.instances import Instances
 from durabletask_sql.ports.leases import Leases
+from durabletask_sql.ports.quarantine import QuarantineStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class Store(Protocol):
         """Return the hub, created when missing with this many partitions (None: 4 on SQLite, 16 on PostgreSQL)."""
         ...
 
+    async def find_hub(self, name: str) -> TaskHub | None:
+        """Return the hub with this name, if there is one."""
+        ...
+
     async def empty_hub(self, hub: TaskHub) -> None:
         """Delete everything that a hub holds, in one transaction; it stays, and its partitions keep their owners.
 
@@ -56,6 +61,10 @@ class Store(Protocol):
 
     def leases(self, hub: TaskHub) -> Leases:
         """Return the lease side of a hub."""
+        ...
+
+    def quarantine(self, hub: TaskHub) -> QuarantineStore:
+        """Return the operators' side of what a hub has set aside."""
         ...
 
     async def close(self) -> None:

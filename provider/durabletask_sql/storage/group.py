@@ -23,6 +23,7 @@ from durabletask_sql.model.payloads import Packed
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.committer import Committed, Group
 from durabletask_sql.protocol.texts import INPUT
+from durabletask_sql.storage import aside
 from durabletask_sql.storage import entity_statements as entity_sql
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import encode_instance
@@ -56,7 +57,7 @@ class Writes:
     swept_timers: list[InstanceKey] = field(default_factory=list)
     timers: list[NewTimer] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
-    aside: dict[str, list[Row]] = field(default_factory=dict)
+    aside: list[Quarantine] = field(default_factory=list)
     children: list[InstanceRow] = field(default_factory=list)
 
 
@@ -158,9 +159,8 @@ class GroupAttempt:
         self._send(entity_sql.UPDATE_ENTITIES, sorted(map(entity_sql.encode_entity, writes.updated_entities)))
         self._send(entity_sql.INSERT_ENTITIES, sorted(map(entity_sql.encode_entity, writes.inserted_entities)))
         self._send(entity_sql.DELETE_ENTITIES, sorted(writes.deleted_entities))
-        for statement, rows in ((sql.ASIDE_TASKS, "activity_queue"), (sql.ASIDE_MESSAGES, "control_queue"),
-                                (sql.ASIDE_TIMERS, "timers")):
-            self._send(statement, sorted(writes.aside.get(rows, [])), now=group.now)
+        for statement, rows in aside.copies(writes.aside).items():
+            self._send(statement, sorted(rows))
         self._send(sql.DELETE_TASKS, sorted(writes.done_tasks))
         self._send(sql.SWEEP_UNCLAIMED, sorted(writes.unclaimed))
         tasks, task_rows = self._plan_tasks(writes)
@@ -175,6 +175,7 @@ class GroupAttempt:
         self._send(sql.SWEEP_TIMERS, sorted(writes.swept_timers))
         timer_rows = [self._timer_row(timer, read) for timer in writes.timers]
         timer_reply = self._send(sql.INSERT_TIMERS, timer_rows)
+        self._send(aside.SET_ASIDE, [aside.item_row(item, group.now) for item in writes.aside])
         self._send(sql.DELETE_HISTORY, executions)
         self._send(sql.INSERT_HISTORY, writes.history)
         self._send(sql.DELETE_PAYLOADS, executions)
@@ -332,13 +333,12 @@ def _plan_queues(writes: Writes, item: TurnCheckpoint | EntityCheckpoint) -> Non
 
 
 def _plan_quarantine(writes: Writes, item: Quarantine) -> None:
-    partition, cause = item.key.partition, item.cause.encode()
-    writes.aside.setdefault("control_queue", []).extend((partition, seq, cause) for seq in item.seqs)
-    writes.aside.setdefault("timers", []).extend((partition, seq, cause) for seq in item.timers)
-    writes.dropped += [(partition, seq) for seq in item.seqs]
-    writes.dropped_timers += [(partition, seq) for seq in item.timers]
+    """What is set aside is copied before it is deleted, and all of it must still be there."""
+    writes.aside.append(item)
+    partition = item.key.partition
+    writes.consumed += [(partition, seq) for seq in item.seqs]
+    writes.fired += [(partition, seq) for seq in item.timers]
     if item.activity is not None:
-        writes.aside.setdefault("activity_queue", []).append((partition, item.activity[0], cause))
         writes.done_tasks.append((partition, item.activity[0]))
 
 

@@ -72,6 +72,12 @@ def empty_hub(session: Session, hub_id: int) -> None:
         session.send(statement, hub=hub_id)
 
 
+def find_hub(session: Session, name: str) -> TaskHub | None:
+    """Return the hub with this name, if there is one."""
+    found = session.ask(FIND_HUB, name=name)
+    return TaskHub(*found[0]) if found else None
+
+
 def open_hub(session: Session, name: str, partition_count: int) -> TaskHub:
     """Return the hub, created with its partitions when it is missing; racing creators agree."""
     found = session.ask(FIND_HUB, name=name)

@@ -48,7 +48,6 @@ from durabletask_sql.storage.tables import (
     instances,
     partitions,
     payloads,
-    quarantine,
     timers,
 )
 
@@ -191,28 +190,6 @@ def _delete_execution(table: Table) -> Callable[[FromClause], Executable]:
 
 DELETE_HISTORY = Statement("history", _delete_execution(history), EXECUTIONS)
 DELETE_PAYLOADS = Statement("payloads", _delete_execution(payloads), EXECUTIONS)
-
-# Quarantine
-
-_ASIDE: Types = {**SEQS, "cause": BYTES}
-
-
-def _set_aside(table: Table, content: ColumnElement[bytes]) -> Callable[[FromClause], Executable]:
-    names = ["hub_id", "partition", "instance_id", "execution_id", "kind", "cause", "created_at", "content"]
-
-    def build(v: FromClause) -> Executable:
-        kind = literal_column(f"'{table.name}'", TEXT)
-        rows = select(table.c.hub_id, table.c.partition, table.c.instance_id, table.c.execution_id, kind, v.c.cause,
-                      bindparam("now", type_=BIGINT), content).select_from(
-            v.join(table, and_(table.c.hub_id == hub_of(v), table.c.partition == v.c.partition,
-                               table.c.seq == v.c.seq)))
-        return insert(quarantine).from_select(names, rows.order_by(v.c.ord))
-    return build
-
-
-ASIDE_MESSAGES = Statement("quarantine", _set_aside(control_queue, control_queue.c.events), _ASIDE)
-ASIDE_TIMERS = Statement("quarantine", _set_aside(timers, timers.c.events), _ASIDE)
-ASIDE_TASKS = Statement("quarantine", _set_aside(activity_queue, activity_queue.c.event), _ASIDE)
 
 # The claim
 

@@ -8,9 +8,11 @@ from durabletask_sql.storage import migrations
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.entities import SqlEntities
-from durabletask_sql.storage.hubs import empty_hub, open_hub
+from durabletask_sql.storage.hubs import empty_hub, find_hub, open_hub
 from durabletask_sql.storage.instances import SqlInstances
 from durabletask_sql.storage.leases import SqlLeases
+from durabletask_sql.storage.quarantine import SqlQuarantine
+from durabletask_sql.storage.session import repeated
 from durabletask_sql.storage.transactions import transact
 from durabletask_sql.storage.url import SQLITE, DatabaseUrl, parse_url
 
@@ -52,6 +54,10 @@ class SqlStore:
         count = partition_count or (_PARTITIONS_SQLITE if self.is_sqlite else _PARTITIONS_POSTGRESQL)
         return await self._database.clients.run(lambda session: open_hub(session, name, count))
 
+    async def find_hub(self, name: str) -> TaskHub | None:
+        """Return the hub with this name, if there is one."""
+        return await self._database.readers.run(lambda session: repeated(session, lambda: find_hub(session, name)))
+
     async def empty_hub(self, hub: TaskHub) -> None:
         """Delete everything that a hub holds, in one transaction."""
         await transact(self._database, lambda session: empty_hub(session, hub.hub_id))
@@ -71,6 +77,10 @@ class SqlStore:
     def leases(self, hub: TaskHub) -> SqlLeases:
         """Return the lease side of a hub."""
         return SqlLeases(self._database, hub)
+
+    def quarantine(self, hub: TaskHub) -> SqlQuarantine:
+        """Return the operators' side of what a hub has set aside."""
+        return SqlQuarantine(self._database, hub)
 
     async def close(self) -> None:
         """Finish what is under way and close all connections."""

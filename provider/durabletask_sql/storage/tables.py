@@ -203,13 +203,37 @@ quarantine = Table(
     "quarantine", metadata,
     Column("hub_id", Integer, nullable=False),
     Column("partition", Integer, nullable=False),
-    Column("seq", SEQUENCE, Identity(cache=1), nullable=False),
+    Column("source", SmallInteger, nullable=False),  # with `seq`: the item's first row, by which it is known
+    Column("seq", BigInteger, nullable=False),
     Column("instance_id", KEY, nullable=False),
     Column("execution_id", Text),
-    Column("kind", Text, nullable=False),  # the table that the item was taken from
+    Column("name", Text),
+    Column("version", Text),
     Column("cause", LargeBinary, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
+    Column("worker", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("set_aside_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("hub_id", "source", "seq", "partition"),
+    Index("ix_quarantine_time", "hub_id", "set_aside_at", "source", "seq"),
+    Index("ix_quarantine_instance", "hub_id", "instance_id", "set_aside_at", "source", "seq"),
+)
+
+quarantine_rows = Table(
+    "quarantine_rows", metadata,
+    Column("hub_id", Integer, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("item_source", SmallInteger, nullable=False),
+    Column("item_seq", BigInteger, nullable=False),
+    Column("source", SmallInteger, nullable=False),  # model.quarantine.Source: the queue that it was taken from
+    Column("seq", BigInteger, nullable=False),
+    Column("instance_id", KEY, nullable=False),
+    Column("execution_id", Text),
+    Column("kind", SmallInteger, nullable=False),
+    Column("fire_at", BigInteger),
+    Column("task_id", Integer),
+    Column("name", Text),
+    Column("version", Text),
     Column("content", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("hub_id", "partition", "seq"),
-    Index("ix_quarantine_instance", "hub_id", "instance_id", "seq"),
+    PrimaryKeyConstraint("hub_id", "item_source", "item_seq", "source", "seq", "partition"),
+    Index("ix_quarantine_rows_instance", "hub_id", "instance_id"),
 )

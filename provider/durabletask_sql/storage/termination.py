@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from durabletask_sql.model.checkpoints import HistoryAppend
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.status import Status
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Sent, Termination
 from durabletask_sql.protocol.texts import OUTPUT
@@ -17,6 +19,8 @@ from durabletask_sql.turn.entity.sections import releases
 from durabletask_sql.turn.notices import child_ended_notice
 from durabletask_sql.turn.termination import terminated
 
+Ending = tuple[InstanceRow, InstanceRow, HistoryAppend | None]
+
 
 def terminate(session: Session, hub: TaskHub, termination: Termination) -> Sent:
     """End an instance without committed history at once, else queue the termination (S-416)."""
@@ -27,7 +31,7 @@ def terminate(session: Session, hub: TaskHub, termination: Termination) -> Sent:
     if row.history_count:
         queue_message(session, hub.hub_id, termination.message)
         return Sent(woken=frozenset({row.key}))
-    return _end(session, hub, [row], termination.output, termination.now)
+    return _terminate(session, hub, [row], termination.output, termination.now)
 
 
 def terminate_now(session: Session, hub: TaskHub, keys: Sequence[InstanceKey], reason: str | None, now: int) -> Sent:
@@ -36,33 +40,42 @@ def terminate_now(session: Session, hub: TaskHub, keys: Sequence[InstanceKey], r
     Those that hold locks of entities, have ended or do not exist stay as they are.
     """
     rows = map(decode_instance, session.ask(LOCK_INSTANCES, keys, hub=hub.hub_id))
-    return _end(session, hub, [row for row in rows if not row.status.is_terminal and not _holds_locks(row)], reason, now)
+    return _terminate(session, hub, [row for row in rows if not row.status.is_terminal and not _holds_locks(row)], reason,
+                      now)
 
 
 def _holds_locks(row: InstanceRow) -> bool:
     return any(section.granted for section in row.sections)
 
 
-def _end(session: Session, hub: TaskHub, rows: Sequence[InstanceRow], reason: str | None, now: int) -> Sent:
-    """Write the end of these instances, whose rows are locked, and tell their parents."""
-    ended = [terminated(row, reason, now) for row in rows]
-    keys, output = [row.key for row in rows], None if reason is None else reason.encode()
-    notices = [child_ended_notice(row, reason, now, hub.partition_count) for row, _ in ended]
+def _terminate(session: Session, hub: TaskHub, rows: Sequence[InstanceRow], reason: str | None, now: int) -> Sent:
+    return end(session, hub, [(row, *terminated(row, reason, now)) for row in rows], reason, now)
+
+
+def end(session: Session, hub: TaskHub, endings: Sequence[Ending], output: str | None, now: int
+        ) -> Sent:
+    """Write the end of instances, whose rows are locked, and tell their parents.
+
+    Each comes with its row before and after, and with what its history gains. Unclaimed activity tasks go with those
+    that are terminated.
+    """
+    keys, text = [row.key for row, _, _ in endings], None if output is None else output.encode()
+    notices = [child_ended_notice(row, output, now, hub.partition_count) for _, row, _ in endings]
     told = [notice for notice in notices if notice is not None and notice.key not in keys]
-    told += [message for row in rows for message in releases(row.sections, row, now, hub.partition_count)]
-    histories = [(row, gained, pack_history(gained, output)) for row, gained in ended if gained is not None]
-    payloads = [payload_row(row, payload_id, text) for row, _, packed in histories
-                for payload_id, text in packed.texts.items()]
-    if output is not None:
-        text = pack(output)
-        payloads += [payload_row(row, OUTPUT, text) for row in rows]
+    told += [message for row, _, _ in endings for message in releases(row.sections, row, now, hub.partition_count)]
+    histories = [(row, gained, pack_history(gained, text)) for row, _, gained in endings if gained is not None]
+    payloads = [payload_row(row, payload_id, part) for row, _, packed in histories
+                for payload_id, part in packed.texts.items()]
+    if text is not None:
+        shared = pack(text)
+        payloads += [payload_row(row, OUTPUT, shared) for row, _, _ in endings]
 
     def send(statement: Statement, batch: Sequence[tuple[Any, ...]]) -> None:
         if batch:
             session.send(statement, batch, hub=hub.hub_id)
 
-    send(sql.UPDATE_INSTANCES, [encode_instance(row) for row, _ in ended])
-    send(sql.SWEEP_UNCLAIMED, keys)
+    send(sql.UPDATE_INSTANCES, [encode_instance(row) for _, row, _ in endings])
+    send(sql.SWEEP_UNCLAIMED, [row.key for _, row, _ in endings if row.status is Status.TERMINATED])
     send(sql.SWEEP_MESSAGES, keys)
     send(sql.INSERT_MESSAGES, [message_row(notice) for notice in told])
     send(sql.SWEEP_TIMERS, keys)
