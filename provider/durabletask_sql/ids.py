@@ -28,6 +28,11 @@ def new_host_id() -> int:
     return secrets.randbits(62) | 1
 
 
+def jitter() -> float:
+    """Return a random factor from 0.5 to 1.5, for waits that several processes must not repeat in step."""
+    return 0.5 + secrets.randbelow(1_001) / 1_000
+
+
 def partition_of(instance_id: str, partition_count: int) -> int:
     """Return the partition of an instance id: FNV-1a (32 bits) over its UTF-8 bytes, modulo the number of partitions.
 

@@ -36,7 +36,7 @@ from durabletask_sql.storage.faults import (
 from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
-from durabletask_sql.storage.session import Reply, Session, asked
+from durabletask_sql.storage.session import Reply, Session, asked, written
 from durabletask_sql.storage.sqlite import SqliteSession
 from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK
 from durabletask_sql.storage.texts import fill
@@ -125,7 +125,7 @@ class SqlCommitter:
     async def give_back(self, host_id: int, tasks: Sequence[ActivityRow]) -> None:
         """Leave claimed activity tasks to others; a claim that does not hold any more is passed over."""
         rows = sorted((task.key.partition, task.seq, task.token) for task in tasks)
-        await self._database.committer.run(lambda session: asked(
+        await self._database.committer.run(lambda session: written(
             session, GIVE_BACK, rows, hub=self._hub.hub_id, owner=host_id))
 
     async def count_unclaimed(self, limit: int) -> Sequence[tuple[str, str | None, int]]:
@@ -138,7 +138,7 @@ class SqlCommitter:
         """Give back the activity tasks that a host claimed under these tokens."""
         if tokens:
             rows = [(token,) for token in tokens]
-            await self._database.committer.run(lambda session: asked(
+            await self._database.committer.run(lambda session: written(
                 session, sql.RELEASE_TASKS, rows, hub=self._hub.hub_id, owner=host_id))
 
 

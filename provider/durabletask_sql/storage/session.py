@@ -75,3 +75,13 @@ def asked(session: Session, statement: Statement, rows: Sequence[Row] = (), /, *
           ) -> list[tuple[Any, ...]]:
     """Run a statement that may be repeated; likewise."""
     return repeated(session, lambda: session.ask(statement, rows, **scalars))
+
+
+def written(session: Session, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> None:
+    """Run a writing statement that may be repeated in a transaction of its own; likewise."""
+    def work() -> None:
+        session.begin()
+        session.send(statement, rows, **scalars)
+        session.commit()
+
+    repeated(session, work)

@@ -1,12 +1,10 @@
 """SQLite: connections and sessions over the standard library's driver.
 
-WAL with synchronous=FULL; one writer a process (see `lanes`). Another process's write transaction is waited for as
-long as it takes, and reported.
+WAL with synchronous=FULL; one writer a process (see `lanes`), and all processes take turns (see `writer`). Another
+process's write transaction is waited for as long as it takes, and reported.
 """
 
-import logging
 import sqlite3
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,14 +14,9 @@ from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import SIZES, Executable, Row, SqliteCompiler, Statement
 from durabletask_sql.storage.faults import RefusedError, ShortWriteError, WouldWaitError
 from durabletask_sql.storage.session import Reply
-from durabletask_sql.storage.wal import WalKeeper
+from durabletask_sql.storage.wal import HARD_BYTES, WalKeeper
+from durabletask_sql.storage.writer import WriterTurn
 
-_log = logging.getLogger(__name__)
-
-_FIRST_BUSY_STEP_SECONDS = 0.0005
-_LAST_BUSY_STEP_SECONDS = 0.02
-_FIRST_REPORT_SECONDS = 0.5
-_NEXT_REPORT_SECONDS = 5.0
 _DIALECT = SQLiteDialect_pysqlite()
 
 
@@ -36,6 +29,7 @@ def connect(path: str, *, writer: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA wal_autocheckpoint=0")  # `wal` sees to it, off the writer's path
+        connection.execute(f"PRAGMA journal_size_limit={HARD_BYTES}")
         connection.execute("PRAGMA busy_timeout=0" if writer else "PRAGMA busy_timeout=5000")
         if not writer:
             connection.execute("PRAGMA query_only=ON")
@@ -58,6 +52,7 @@ class SqliteSession:
         self._compiler = compiler
         self._path = path
         self._wal = WalKeeper(path) if writer else None
+        self._turn = WriterTurn(path) if writer else None
         self._durable = True
         self.may_wait = True
 
@@ -68,29 +63,14 @@ class SqliteSession:
         the next one that is syncs it as well.
         """
         del lock_timeout_ms
+        assert self._wal is not None
+        assert self._turn is not None, "a reader begins no write transaction"
+        if self._wal.is_due and not self.may_wait:
+            raise WouldWaitError
         if durable is not self._durable:
             self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        began = time.monotonic()
-        report, step = began + _FIRST_REPORT_SECONDS, _FIRST_BUSY_STEP_SECONDS
-        while True:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    message = f"the SQLite file {self._path!r} cannot be written: {error}"
-                    raise UnavailableError(message) from error
-                if not self.may_wait:
-                    raise WouldWaitError from error
-                now = time.monotonic()
-                if now >= report:
-                    _log.warning("another process has held the write lock of %r for %.1f s: nothing can be committed "
-                                 "before its transaction ends; waiting", self._path, now - began)
-                    report = now + _NEXT_REPORT_SECONDS
-                time.sleep(step)
-                step = min(2 * step, _LAST_BUSY_STEP_SECONDS)
-            else:
-                return
+        self._turn.begin(self._connection, may_wait=self.may_wait)
 
     def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
         """Run a statement, in pieces when its source is long."""
@@ -124,13 +104,17 @@ class SqliteSession:
             self.rollback()
             message = f"the SQLite file {self._path!r} could not commit, nothing was changed: {error}"
             raise UnavailableError(message) from error
-        if self._wal is not None:
-            self._wal.after_commit(self._connection if self.may_wait else None)
+        assert self._wal is not None
+        assert self._turn is not None
+        self._wal.after_commit(self._connection if self.may_wait else None)
+        self._turn.end()
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+        if self._turn is not None:
+            self._turn.end()
 
     def ask(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
@@ -157,6 +141,8 @@ class SqliteSession:
         if self._wal is not None:
             self._wal.close()
         self._connection.close()
+        if self._turn is not None:
+            self._turn.close()
 
 
 def _fault(error: Exception) -> Exception:

@@ -1,5 +1,6 @@
 """Database URLs as users write them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -8,7 +9,11 @@ from durabletask_sql.errors import SettingsError
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 _SCHEMES = "sqlite:///file.db (a relative path), sqlite:////folder/file.db or postgresql://user:password@host/database"
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs", "fuse.glusterfs"})
+_NETWORK = frozenset({
+    "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "ncpfs", "afs", "9p", "ceph", "glusterfs", "lustre", "beegfs",
+    "gpfs", "ocfs2", "gfs2", "davfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.rclone",
+    "fuse.s3fs", "fuse.davfs"})
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +76,20 @@ def _check_file(path: Path, url: str) -> None:
     if path.is_dir():
         message = f"the database {url!r} is a folder: name a file in it"
         raise SettingsError(message)
-    kind = _file_system(folder)
+    mounts = Path("/proc/mounts")
+    kind = file_system_of(path.resolve().parent, mounts.read_text() if mounts.exists() else "")
     if kind in _NETWORK:
         message = (f"the database {url!r} lies on a network file system ({kind}), where SQLite's locks do not hold: use "
                    "a local disk, or PostgreSQL")
         raise SettingsError(message)
 
 
-def _file_system(folder: Path) -> str:
-    """Return the type of the file system that holds a folder, "" where the machine does not tell."""
-    mounts = Path("/proc/mounts")
-    best, kind = "", ""
-    if mounts.exists():
-        for line in mounts.read_text().splitlines():
-            fields = line.split()
-            point = fields[1].replace("\\040", " ")
-            inside = str(folder) == point or str(folder).startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, fields[2]
+def file_system_of(folder: Path, mounts: str) -> str:
+    """Return the type of the file system that holds a folder, going by /proc/mounts; "" where that does not tell."""
+    best, kind = Path(), ""
+    for line in mounts.splitlines():
+        _, point, found, *_ = line.split()
+        mounted = Path(_ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), point))
+        if folder.is_relative_to(mounted) and len(mounted.parts) >= len(best.parts):  # a later mount hides an earlier one
+            best, kind = mounted, found
     return kind
