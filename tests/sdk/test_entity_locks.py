@@ -8,6 +8,7 @@ import pytest
 from durabletask import task
 from durabletask.client import OrchestrationStatus
 from durabletask.entities import DurableEntity, EntityInstanceId
+from durabletask.internal import orchestrator_service_pb2 as pb
 
 from checker import check_hub
 from sdk.test_entities import eventually
@@ -214,6 +215,24 @@ def test_a_request_that_has_come_half_way_frees_what_it_has(client, fresh_id):
     assert is_free(client, keys[0])
     client.raise_orchestration_event(holder, "go")
     assert is_free(client, *keys)
+
+
+def test_a_holder_of_locks_is_not_ended_at_once_and_who_waits_for_them_is(client, fresh_id):
+    """The holder is named as left alone; the other's request is granted to nobody."""
+    key = fresh_id("skip")
+    holder = start(client, hold, [key])
+    says(client, holder, "holds")
+    asking = start(client, wait_and_give_up, [key])
+    says(client, asking, "asks")
+    request = pb.SkipGracefulOrchestrationTerminationsRequest(
+        instanceBatch=pb.InstanceBatch(instanceIds=[holder, asking]), reason={"value": "over"})
+    assert list(client._stub.SkipGracefulOrchestrationTerminations(request).unterminatedInstanceIds) == [holder]
+    assert done(client, asking).runtime_status == OrchestrationStatus.TERMINATED
+    assert client.get_orchestration_state(holder).runtime_status == OrchestrationStatus.RUNNING
+    client.raise_orchestration_event(holder, "go")
+    assert done(client, holder).runtime_status == COMPLETED
+    assert is_free(client, key)
+    assert list(client._stub.SkipGracefulOrchestrationTerminations(request).unterminatedInstanceIds) == [holder, asking]
 
 
 def test_nothing_is_left_locked_and_nothing_in_the_queues(client, server):

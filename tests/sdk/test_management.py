@@ -165,6 +165,16 @@ def test_a_restart_of_an_unknown_instance_is_not_found(client, fresh_id, with_ne
     assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("with_new_id", [True, False])
+def test_an_entity_is_no_instance_that_could_be_restarted_or_rewound(client, with_new_id):
+    request = pb.RestartInstanceRequest(instanceId="@counter@one", restartWithNewInstanceId=with_new_id)
+    for call in (lambda: client._stub.RestartInstance(request),
+                 lambda: client._stub.RewindInstance(pb.RewindInstanceRequest(instanceId="@counter@one"))):
+        error = refusal(call)
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert "@counter@one" in error.details()
+
+
 def test_a_restarted_sub_orchestration_has_no_parent_any_more(client, fresh_id):
     child = fresh_id("child")
     client.schedule_new_orchestration(family, instance_id=fresh_id("p"), input=[child])

@@ -177,7 +177,8 @@ def test_a_lock_request_in_the_older_form_goes_on_and_is_answered_in_it():
     frame(events.execution_terminated(NOW, None, recurse=False)), b"\x1a\x02\xff\xff", b"",
     frame(events.event_raised(NOW, "op", "no json")), frame(events.event_raised(NOW, "op", "[]")),
     frame(events.event_raised(NOW, "other", "{}")), frame(events.event_raised(NOW, "op", '{"lockset": 3}')),
-    frame(events.event_raised(NOW, "op", '{"id": 3}')),
+    frame(events.event_raised(NOW, "op", '{"id": 3}')), frame(events.event_raised(NOW, "op", "[" * 10_000)),
+    frame(events.event_raised(NOW, "op", '{"id": "\\ud800"}')),
 ])
 def test_what_cannot_be_read_is_set_aside_and_holds_nobody_up(bad):
     assert taken(step([row(1, bad), signal(2)])) == [2]

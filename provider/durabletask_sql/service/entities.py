@@ -72,6 +72,7 @@ class Entities:
             message = (f"the event {name!r} to entity '{entity_id}' is not a signal with a GUID as its id: only "
                        "orchestrations can call or lock entities")
             raise InvalidArgumentError(message)
+        check_name(request.operation, "operation name", self._limits)
         await self._send(key, events.event_raised(self._clock.now(), name, data), due)
 
     async def _send(self, key: InstanceKey, event: pb.HistoryEvent, due: int | None) -> None:

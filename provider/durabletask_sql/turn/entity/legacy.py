@@ -127,8 +127,8 @@ def _details(failure: pb.TaskFailureDetails) -> dict[str, Any]:
 def _parse(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as error:
-        message = f"it is not JSON: {error}"
+    except (ValueError, RecursionError) as error:
+        message = f"it is not JSON that can be read: {error}"
         raise MalformedFrameError(message) from error
     if not isinstance(data, dict):
         message = "it is not a JSON object"
@@ -140,5 +140,8 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     value = data.get(name)
     if value is not None and not isinstance(value, str):
         message = f"its field {name!r} is not a text"
+        raise MalformedFrameError(message)
+    if value and any("\ud800" <= letter <= "\udfff" for letter in value):
+        message = f"its field {name!r} holds half of a surrogate pair, which no message can carry"
         raise MalformedFrameError(message)
     return value or ""
