@@ -9,11 +9,13 @@ from durabletask_sql.errors import SettingsError
 DEFAULT_DATABASE = "sqlite:///durabletask.db"
 DEFAULT_PORT = 4001
 DEFAULT_HUB = "default"
+DEFAULT_LEASE_SECONDS = 12.0
 _MAX_PORT = 65_535
 _MAX_PARTITIONS = 1_024
 _SWITCH = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("", "0", "false", "no", "off"), False)}
 _MAX_HUB_NAME = 100
 _LEAST_PAYLOAD = 1_024
+_LEAST_LEASE, _MOST_LEASE = 3.0, 600.0
 _MOST_PAYLOAD = 256 * 1024 * 1024  # a statement carries a few of them, and PostgreSQL takes 1 GiB in one
 
 
@@ -50,7 +52,7 @@ class Settings:
     allow_unsafe_database: bool = False
     manage_hubs: bool = False
     limits: Limits = field(default_factory=Limits)
-    lease_seconds: float = 12.0
+    lease_seconds: float = DEFAULT_LEASE_SECONDS
     drain_seconds: float = 10.0
     ping_seconds: float = 30.0
     default_slots: int = 100
@@ -95,6 +97,18 @@ def check_max_payload(size: int | str, where: str) -> int:
     return found
 
 
+def check_lease(seconds: float | str, where: str) -> float:
+    """Return how long a host may be silent. Raises SettingsError naming `where` it came from."""
+    try:
+        found = float(seconds)
+    except ValueError:
+        found = 0.0
+    if not _LEAST_LEASE <= found <= _MOST_LEASE:
+        message = f"{where} {seconds!r} is not a number of seconds from {_LEAST_LEASE:g} to {_MOST_LEASE:g}"
+        raise SettingsError(message)
+    return found
+
+
 def check_switch(text: str, where: str) -> bool:
     """Return whether something is switched on. Raises SettingsError naming `where` it came from."""
     word = text.strip().lower()
@@ -107,7 +121,7 @@ def check_switch(text: str, where: str) -> bool:
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings that environment variables give; options come on top."""
     listen, hubs = environment.get("DURABLETASK_SQL_LISTEN"), environment.get("DURABLETASK_SQL_TASK_HUB")
-    payload = environment.get("DURABLETASK_SQL_MAX_PAYLOAD")
+    payload, lease = environment.get("DURABLETASK_SQL_MAX_PAYLOAD"), environment.get("DURABLETASK_SQL_LEASE_SECONDS")
     return Settings(
         database=environment.get("DURABLETASK_SQL_DATABASE") or DEFAULT_DATABASE,
         listen=parse_listen(listen, "DURABLETASK_SQL_LISTEN") if listen else Listen(),
@@ -115,4 +129,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         manage_hubs=check_switch(environment.get("DURABLETASK_SQL_MANAGE_TASK_HUBS", ""),
                                  "DURABLETASK_SQL_MANAGE_TASK_HUBS"),
         limits=Limits(payload_bytes=check_max_payload(payload, "DURABLETASK_SQL_MAX_PAYLOAD")) if payload else Limits(),
+        lease_seconds=check_lease(lease, "DURABLETASK_SQL_LEASE_SECONDS") if lease else DEFAULT_LEASE_SECONDS,
     )

@@ -201,7 +201,7 @@ def test_a_hub_keeps_the_partition_count_that_it_was_created_with(database_url):
     async def test(w: World):
         made = await w.store.open_hub("small", 2)
         assert (await w.store.open_hub("small", 8)) == made
-        assert len(await w.store.leases(made).acquire(w.host)) == 2
+        assert [lease.partition for lease in (await w.store.leases(made).look(w.host)).leases] == [0, 1]
 
     in_world(database_url, test)
 
@@ -212,13 +212,13 @@ def test_a_lease_is_taken_over_from_the_dead_and_from_nobody_else(database_url):
         await w.commit(w.turn(task_row, activities=(w.activity(task_row),)))
         second = replace(w.host, host_id=w.host.host_id + 1)
         await w.leases.register(second, 12)
-        assert await w.leases.acquire(second) == {}
+        assert await w.take(second) == {}
         dead = HostIdentity(w.host.host_id + 2, "dead", w.host.machine, 2**22 + 1, "never")
         await w.leases.release(w.host.host_id)
         await w.leases.register(dead, 12)
-        owned = await w.leases.acquire(dead)
-        assert owned == {partition: OwnedPartition(epoch + 1, after_loss=False) for partition, epoch in w.epochs.items()}
-        taken = await w.leases.acquire(second)
+        owned = await w.take(dead)
+        assert owned == {partition: OwnedPartition(epoch + 2, after_loss=False) for partition, epoch in w.epochs.items()}
+        taken = await w.take(second)
         assert taken == {partition: OwnedPartition(found.epoch + 1, after_loss=True) for partition, found in owned.items()}
         w.host, w.epochs = second, {partition: found.epoch for partition, found in taken.items()}
         assert len((await w.load(activities=claim(5), claim_token=9)).activities) == 1

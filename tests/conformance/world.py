@@ -20,7 +20,7 @@ from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.committer import Committed, Group, Load, Loaded
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation
-from durabletask_sql.ports.leases import HostIdentity
+from durabletask_sql.ports.leases import HostIdentity, OwnedPartition
 from durabletask_sql.storage.codec import encode_instance
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.entities import SqlEntities
@@ -62,7 +62,13 @@ class World:
 
     async def acquire(self) -> dict[int, int]:
         """Take what is free; the epochs of what the host owns now."""
-        return {partition: owned.epoch for partition, owned in (await self.leases.acquire(self.host)).items()}
+        return {partition: owned.epoch for partition, owned in (await self.take(self.host)).items()}
+
+    async def take(self, host: HostIdentity) -> dict[int, OwnedPartition]:
+        """Have a host take whatever is free or owned by the dead, and bury those."""
+        view = await self.leases.look(host)
+        wanted = [lease for lease in view.leases if lease.owner not in view.live]
+        return dict(await self.leases.acquire(host, wanted, view))
 
     def key(self, instance_id: str) -> InstanceKey:
         return InstanceKey(partition_of(instance_id, self.hub.partition_count), instance_id)

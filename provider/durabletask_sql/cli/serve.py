@@ -13,10 +13,12 @@ from durabletask_sql.host import Host
 from durabletask_sql.settings import (
     DEFAULT_DATABASE,
     DEFAULT_HUB,
+    DEFAULT_LEASE_SECONDS,
     DEFAULT_PORT,
     Limits,
     Settings,
     check_hubs,
+    check_lease,
     check_max_payload,
     check_partitions,
     from_environment,
@@ -48,6 +50,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
                         "(default: 4 on SQLite, 16 on PostgreSQL; fixed afterwards)")
     parser.add_argument("--max-payload", metavar="BYTES", help="most bytes that an input, output, event or result may "
                         f"have (default: $DURABLETASK_SQL_MAX_PAYLOAD, else {Limits().payload_bytes})")
+    parser.add_argument("--lease-seconds", metavar="SECONDS", help="how long this host may be silent before others take "
+                        f"over its work (default: $DURABLETASK_SQL_LEASE_SECONDS, else {DEFAULT_LEASE_SECONDS:g})")
     parser.add_argument("--upgrade", action="store_true", help="create or upgrade the schema on PostgreSQL before serving")
     parser.add_argument("--allow-unsafe-database", action="store_true",
                         help="serve on a PostgreSQL with fsync off, which loses data in a crash")
@@ -68,6 +72,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         hubs=check_hubs(options.task_hub, "--task-hub") if options.task_hub else settings.hubs,
         limits=Limits(payload_bytes=check_max_payload(options.max_payload, "--max-payload"))
         if options.max_payload is not None else settings.limits,
+        lease_seconds=check_lease(options.lease_seconds, "--lease-seconds")
+        if options.lease_seconds is not None else settings.lease_seconds,
         partitions=check_partitions(options.partitions), upgrade=options.upgrade,
         manage_hubs=options.manage_task_hubs or settings.manage_hubs,
         allow_unsafe_database=options.allow_unsafe_database)

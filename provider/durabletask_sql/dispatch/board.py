@@ -70,7 +70,7 @@ class Board:
 
     def pump(self) -> None:
         """Hand out whatever can be handed out now."""
-        if self._offering:
+        if self._offering and self._ports.is_alive():
             self._turns.pump()
             self._activities.pump()
             self._entities.pump()

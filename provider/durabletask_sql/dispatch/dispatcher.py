@@ -57,18 +57,19 @@ class Dispatcher:
         self._host_id = identity.host_id
         seats, entity_seats = TurnSeats(), EntitySeats()
         self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
-        self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease)
-        self._lease_lost = asyncio.Event()
+        self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease, self._kick,
+                                    self._forget_activities)
         self._window_read = clock.monotonic()
         self._timers_moved = asyncio.Event()
         self._awaited: int | None = None  # the due time that the timers' loop waits for
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, seats, entity_seats, clock, BoardPorts(
-            self._submit, committer.activity, self._kick, self._want_activities, self._pump), settings.turns)
+            self._submit, committer.activity, self._kick, self._want_activities, self._pump,
+            lambda: self._ownership.is_alive), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims, changed,
-            self._recover, lambda: self.board.outstanding))
+            self._ownership.recover, lambda: self.board.outstanding))
         self.upkeep = Upkeep(committer, self.board, clock, identity.host_id)
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
@@ -79,6 +80,9 @@ class Dispatcher:
 
     def _want_activities(self) -> None:
         self._owner.unclaimed_activities = True
+
+    def _forget_activities(self) -> None:
+        self.board.forget_activities()
 
     def _pump(self) -> None:
         self.board.pump()
@@ -107,12 +111,14 @@ class Dispatcher:
     async def start(self) -> None:
         """Take the partitions and begin to work."""
         await self._ownership.start()
-        for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._run_lease(), self.upkeep.run()):
+        for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._ownership.run(),
+                     self._ownership.watch(), self.upkeep.run()):
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def drain(self, seconds: float) -> None:
         """Hand out nothing more, and wait for what is out, at most so long."""
         self.board.stop_offering()
+        self._ownership.leave()
         until = self._clock.monotonic() + seconds
         # Two parts have to be idle at the same moment, and neither knows of the other.
         while not (self.board.is_idle and self._owner.is_idle) and self._clock.monotonic() < until:
@@ -133,21 +139,6 @@ class Dispatcher:
         if due is not None and (self._awaited is None or due < self._awaited or due <= self._clock.now()):
             self._timers_moved.set()
         self.board.pump()
-
-    async def _recover(self) -> None:
-        if self._lease_lost.is_set():
-            self._lease_lost.clear()
-            await self._ownership.start_over()
-        else:
-            await self._ownership.recover()
-
-    async def _run_lease(self) -> None:
-        """Renew the lease; when it turns out to be lost the owner loop drops everything before it goes on."""
-        await self._ownership.run(self._lose)
-
-    def _lose(self) -> None:
-        self._lease_lost.set()
-        self._owner.lose_ownership()
 
     async def _run_timers(self) -> None:
         """Take up timers as they come due, and refresh the window long before its end."""
@@ -194,6 +185,8 @@ class Dispatcher:
         self._memory.wake(self._memory.stuck())
         self._memory.wants_timers |= bool(pending.timers)
         self._owner.unclaimed_activities |= pending.activities
+        if pending.leases:
+            self._ownership.nudge()
         self._owner.kick()
         return bool(pending.queue or pending.timers)
 

@@ -14,7 +14,7 @@ class BoardPorts:
 
     `submit` takes the sequence under which the item's message is in memory already, or None. `in_flight` are the
     commits that such messages wait for. `wants_activities` says that unclaimed tasks may have found a taker, `pump`
-    hands out whatever can be handed out.
+    hands out whatever can be handed out, `is_alive` tells whether this host still has its lease.
     """
 
     submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
@@ -22,4 +22,5 @@ class BoardPorts:
     wants_work: Callable[[], None]
     wants_activities: Callable[[], None]
     pump: Callable[[], None]
+    is_alive: Callable[[], bool]
     in_flight: dict[int, "asyncio.Future[Outcome]"] = field(default_factory=dict)

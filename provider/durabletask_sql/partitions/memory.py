@@ -14,6 +14,7 @@ from durabletask_sql.model.checkpoints import EntityCheckpoint, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import QueueRow, TimerRow
 from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.draining import Draining
 from durabletask_sql.partitions.entity import EntityMemory
 from durabletask_sql.partitions.eviction import AnyMemory, choose_victims
 from durabletask_sql.partitions.filling import Filling
@@ -38,6 +39,7 @@ class Memory:
         self.window = TimerWindow()
         self.filling = Filling(limits.history_bytes)
         self._instances: OrderedDict[InstanceKey, AnyMemory] = OrderedDict()
+        self.draining = Draining(self._instances, self.consider)
         self._messages: dict[int, int] = {}
         self._history_bytes = 0
         self._loads = Loads()
@@ -55,10 +57,12 @@ class Memory:
                 self.epochs[partition] = epoch
                 self._messages[partition] = 0
                 self._loads.scans.add(partition)
+                self.wants_timers = True
 
     def drop(self, partition: int) -> None:
         """Forget everything of a partition that is not ours any more, at once."""
         self.epochs.pop(partition, None)
+        self.draining.partitions.discard(partition)
         self._messages.pop(partition, None)
         self._loads.drop(partition)
         self.window.drop_partition(partition)
@@ -265,7 +269,7 @@ class Memory:
     def put_back(self, mem: AnyMemory, *, first: bool = False) -> None:
         """Make an instance ready again whose turn was taken back."""
         mem.take_back()
-        if first and mem.can_run and mem.lane is None:
+        if first and mem.can_run and mem.lane is None and self.draining.allows(mem):
             self._lanes_of(mem).add(mem, first=True)
         else:
             self.consider(mem)
@@ -359,7 +363,7 @@ class Memory:
             self._ceiled.add(mem.key)  # what an entity cannot keep lowers it
         if isinstance(mem, EntityMemory) and mem.lacks_hidden:
             self.read_afresh(mem.key)
-        if not mem.can_run:
+        if not (mem.can_run and self.draining.allows(mem)):
             self._lanes_of(mem).remove(mem)
         elif mem.lane is None:
             self._lanes_of(mem).add(mem)

@@ -146,11 +146,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Where something waits that nobody holds: partitions with un-held rows or timers, and unclaimed activities."""
+    """Where something waits that nobody holds: partitions with un-held rows or timers, and unclaimed activities.
+
+    `leases`: a partition is free for this host to take, or one of its own is asked for.
+    """
 
     queue: frozenset[int] = frozenset()
     timers: frozenset[int] = frozenset()
     activities: bool = False
+    leases: bool = False
 
 
 class Committer(Protocol):

@@ -1,8 +1,10 @@
 """Ownership of partitions: hosts, epochs. All times are the database's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+NOBODY = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,30 @@ class OwnedPartition:
     after_loss: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A partition as its row says: who owns it, under which epoch, and to whom it is promised (0: nobody)."""
+
+    partition: int
+    owner: int
+    epoch: int
+    next_owner: int = NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Who lives and who owns what.
+
+    `live` has the seconds that the lease of each live host still has, `dead` the hosts that have a row and do not live:
+    their lease ran out, or (`gone`) their process on this machine does not run.
+    """
+
+    live: Mapping[int, float]
+    leases: Sequence[Lease]
+    dead: frozenset[int] = frozenset()
+    gone: frozenset[int] = frozenset()
+
+
 class Leases(Protocol):
     """Lease work; it has a connection of its own, so that a busy committer cannot lose a lease."""
 
@@ -35,16 +61,28 @@ class Leases(Protocol):
         """Renew the host's row and return the database's time; raise PartitionLostError if the row is gone."""
         ...
 
-    async def acquire(self, identity: HostIdentity) -> Mapping[int, OwnedPartition]:
-        """Take every partition that nobody owns or whose owner is dead, raising its epoch.
+    async def look(self, identity: HostIdentity) -> View:
+        """Read who lives and who owns what; writes nothing."""
+        ...
 
-        Dead: no row, heartbeat expired, or a process of this machine that is gone. The claims of dead hosts on
-        activity tasks are released, their rows removed. Return all partitions that the host now owns.
+    async def acquire(self, identity: HostIdentity, wanted: Sequence[Lease], view: View) -> Mapping[int, OwnedPartition]:
+        """Take these partitions as far as they are still as they were seen, and free, or their owner still dead.
+
+        Raises their epochs, and releases the activity tasks that dead hosts had claimed. Those that own nothing any
+        more lose their row. What another session holds locked is left for the next time. Returns what was taken.
         """
         ...
 
+    async def ask(self, host_id: int, wanted: Sequence[Lease]) -> None:
+        """Have these partitions promised to this host, as far as they are still as they were seen."""
+        ...
+
+    async def hand_over(self, host_id: int, epochs: Mapping[int, int], heirs: Mapping[int, int]) -> None:
+        """Release partitions, each to its heir alone as long as that lives, where host and epoch still match."""
+        ...
+
     async def raise_epochs(self, host_id: int, epochs: Mapping[int, int]) -> Mapping[int, int]:
-        """Raise the epochs of these partitions, where host and epoch still match; return the new ones.
+        """Raise the epochs of these partitions, where host and epoch still match; return those of all that it owns.
 
         Waits for transactions that hold the partitions (zombies of a lost connection), up to one lease.
         """

@@ -106,7 +106,7 @@ class SqlCommitter:
             session, sql.PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon))
         return Pending(frozenset(partition for kind, partition in rows if kind == "queue"),
                        frozenset(partition for kind, partition in rows if kind == "timers"),
-                       any(kind == "tasks" for kind, _ in rows))
+                       any(kind == "tasks" for kind, _ in rows), any(kind == "leases" for kind, _ in rows))
 
     async def changed_elsewhere(self) -> bool:
         """Tell whether another process may have written since the last call."""

@@ -1,74 +1,19 @@
 """Leases in SQL: hosts and their heartbeats, owners and epochs of partitions. All on the database's time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, and_, bindparam, cast, delete, func, insert, or_, select, update
-
 from durabletask_sql.errors import OutcomeUnknownError, PartitionLostError, UnavailableError
 from durabletask_sql.ports.hubs import TaskHub
-from durabletask_sql.ports.leases import HostIdentity, OwnedPartition
+from durabletask_sql.ports.leases import NOBODY, HostIdentity, Lease, OwnedPartition, View
+from durabletask_sql.storage import lease_statements as sql
 from durabletask_sql.storage.database import Database, process_time
-from durabletask_sql.storage.dialect import BIGINT, TEXT, Statement, no_source
+from durabletask_sql.storage.dialect import Row
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
-from durabletask_sql.storage.session import Session
-from durabletask_sql.storage.statements import HUB, ZERO
-from durabletask_sql.storage.tables import activity_queue, hosts, partitions
+from durabletask_sql.storage.session import Reply, Session
 
-_MICROSECONDS = 1_000_000
-_OWNER = bindparam("owner", type_=BIGINT)
-_NOW = bindparam("now", type_=BIGINT)
-_LEASE = bindparam("lease", type_=BIGINT)
-_DEAD = {"host_id": BIGINT}
 T = TypeVar("T")
-
-
-class LeaseStatements:
-    """The lease statements, with the database's time inside them: `now` is PostgreSQL's clock, or a parameter."""
-
-    def __init__(self, *, is_sqlite: bool) -> None:
-        """Build them for one kind of database."""
-        now: ColumnElement[int] = _NOW if is_sqlite else cast(
-            func.extract("epoch", func.clock_timestamp()) * _MICROSECONDS, BIGINT)
-        self.now = Statement("hosts", no_source(lambda: select(now)))
-        self.register = Statement("hosts", no_source(lambda: insert(hosts).values(
-            hub_id=HUB, host_id=_OWNER, name=bindparam("name", type_=TEXT), machine=bindparam("machine", type_=TEXT),
-            pid=bindparam("pid", type_=BIGINT), started_at=bindparam("started_at", type_=TEXT), heartbeat_at=now,
-            expires_at=now + _LEASE).returning(hosts.c.heartbeat_at)))
-        self.heartbeat = Statement("hosts", no_source(lambda: update(hosts).where(
-            hosts.c.hub_id == HUB, hosts.c.host_id == _OWNER).values(
-                heartbeat_at=now, expires_at=now + _LEASE).returning(hosts.c.heartbeat_at)))
-        self.hosts = Statement("hosts", no_source(lambda: select(
-            hosts.c.host_id, hosts.c.machine, hosts.c.pid, hosts.c.started_at, hosts.c.expires_at < now).where(
-                hosts.c.hub_id == HUB)))
-
-
-# A partition is free when nobody owns it, or its owner has no row any more.
-ACQUIRE = Statement("partitions", no_source(lambda: update(partitions).where(
-    partitions.c.hub_id == HUB, or_(partitions.c.owner == 0, partitions.c.owner.not_in(
-        select(hosts.c.host_id).where(hosts.c.hub_id == HUB)))).values(owner=_OWNER, epoch=partitions.c.epoch + 1)))
-
-OWNERS = Statement("partitions", no_source(lambda: select(partitions.c.partition, partitions.c.owner).where(
-    partitions.c.hub_id == HUB)))
-
-OWNED = Statement("partitions", no_source(lambda: select(partitions.c.partition, partitions.c.epoch).where(
-    partitions.c.hub_id == HUB, partitions.c.owner == _OWNER)))
-
-RAISE_EPOCH = Statement("partitions", lambda v: update(partitions).where(
-    partitions.c.hub_id == HUB, partitions.c.owner == _OWNER, partitions.c.partition == v.c.partition,
-    partitions.c.epoch == v.c.epoch).values(epoch=partitions.c.epoch + 1), {"partition": BIGINT, "epoch": BIGINT})
-
-REMOVE_HOSTS = Statement("hosts", lambda v: delete(hosts).where(
-    hosts.c.hub_id == HUB, hosts.c.host_id.in_(select(v.c.host_id))), _DEAD)
-
-RELEASE_PARTITIONS = Statement("partitions", lambda v: update(partitions).where(
-    partitions.c.hub_id == HUB, partitions.c.owner.in_(select(v.c.host_id))).values(owner=0), _DEAD)
-
-# Claims of hosts that are gone: the owner 0 is "unclaimed" and stays.
-RELEASE_DEAD_TASKS = Statement("activity_queue", no_source(lambda: update(activity_queue).where(
-    activity_queue.c.hub_id == HUB, and_(activity_queue.c.host > ZERO, activity_queue.c.host.not_in(
-        select(hosts.c.host_id).where(hosts.c.hub_id == HUB)))).values(host=0, token=0)))
 
 
 class SqlLeases:
@@ -78,81 +23,133 @@ class SqlLeases:
         """Take the lease lane of this database."""
         self._lane = database.leases
         self._hub = hub.hub_id
-        self._sql = LeaseStatements(is_sqlite=database.is_sqlite)
+        self._sql = sql.LeaseStatements(is_sqlite=database.is_sqlite)
         self._lease_ms = 0
-        self._after_loss: set[int] = set()
+
+    async def _run(self, work: Callable[[Session], T]) -> T:
+        return await self._lane.run(lambda session: _guarded(session, work))
 
     async def register(self, identity: HostIdentity, lease_seconds: float) -> int:
         """Insert the host's row and return the database's time in microseconds UTC."""
         self._lease_ms = int(lease_seconds * 1000)
 
         def work(session: Session) -> int:
-            rows = session.ask(
-                self._sql.register, hub=self._hub, owner=identity.host_id, name=identity.name,
+            session.begin()
+            registered = session.send(
+                self._sql.register, hub=self._hub, me=identity.host_id, name=identity.name,
                 machine=identity.machine, pid=identity.pid, started_at=identity.started_at, now=process_time(),
-                lease=int(lease_seconds * _MICROSECONDS))
-            return int(rows[0][0])
+                lease=int(lease_seconds * sql.MICROSECONDS))
+            session.commit()
+            return int(registered.rows[0][0])
 
-        return await self._lane.run(lambda session: _guarded(session, work))
+        return await self._run(work)
 
     async def heartbeat(self, host_id: int, lease_seconds: float) -> int:
         """Renew the host's row and return the database's time; raise PartitionLostError if the row is gone."""
         def work(session: Session) -> int:
-            rows = session.ask(self._sql.heartbeat, hub=self._hub, owner=host_id, now=process_time(),
-                               lease=int(lease_seconds * _MICROSECONDS))
-            if not rows:
+            session.begin(durable=False)  # in a crash of the database it would only be renewed again
+            renewed = session.send(self._sql.heartbeat, hub=self._hub, me=host_id, now=process_time(),
+                                   lease=int(lease_seconds * sql.MICROSECONDS))
+            session.commit()
+            if not renewed.rows:
                 message = f"host {host_id:x} was removed by another host because its lease had run out"
                 raise PartitionLostError(message)
-            return int(rows[0][0])
+            return int(renewed.rows[0][0])
 
-        return await self._lane.run(lambda session: _guarded(session, work))
+        return await self._run(work)
 
-    async def acquire(self, identity: HostIdentity) -> Mapping[int, OwnedPartition]:
-        """Take every partition that nobody owns or whose owner is dead, raising its epoch."""
+    async def look(self, identity: HostIdentity) -> View:
+        """Read who lives and who owns what; writes nothing."""
+        def work(session: Session) -> View:
+            rows = session.ask(self._sql.look, hub=self._hub, now=process_time())
+            return _view(identity, rows)
+
+        return await self._run(work)
+
+    async def acquire(self, identity: HostIdentity, wanted: Sequence[Lease], view: View) -> Mapping[int, OwnedPartition]:
+        """Take these partitions as far as they are free, and bury the dead; return what was taken."""
+        seen = [(*_seen(lease), int(lease.owner in view.gone)) for lease in wanted]
+        dead = [(host, int(host in view.gone)) for host in sorted(view.dead)]
+
         def work(session: Session) -> Mapping[int, OwnedPartition]:
-            known = session.ask(self._sql.hosts, hub=self._hub, now=process_time())
-            dead = sorted((row[0],) for row in known if row[0] != identity.host_id and (
-                row[4] or is_gone(identity.machine, row[1], row[2], row[3])))
+            now = process_time()
             session.begin(lock_timeout_ms=self._lease_ms)
-            before = session.send(OWNERS, hub=self._hub)
+            taken = session.send(self._sql.acquire, sorted(seen), hub=self._hub, me=identity.host_id,
+                                 now=now) if seen else Reply()
             if dead:
-                session.send(REMOVE_HOSTS, dead, hub=self._hub)
-            session.send(ACQUIRE, hub=self._hub, owner=identity.host_id)
-            owned = session.send(OWNED, hub=self._hub, owner=identity.host_id)
-            if dead:
-                session.send(RELEASE_DEAD_TASKS, hub=self._hub)
+                session.send(self._sql.remove_dead, dead, hub=self._hub, now=now)
+                session.send(self._sql.release_tasks, dead, hub=self._hub, now=now)
             session.commit()
-            for partition, owner in before.rows:
-                if owner not in (0, identity.host_id):
-                    self._after_loss.add(partition)
-                elif owner == 0:
-                    self._after_loss.discard(partition)
-            return {partition: OwnedPartition(epoch, partition in self._after_loss) for partition, epoch in owned.rows}
+            before = {lease.partition: lease.owner for lease in wanted}
+            return {partition: OwnedPartition(epoch, after_loss=before[partition] != NOBODY)
+                    for partition, epoch in taken.rows}
 
-        return await self._lane.run(lambda session: _guarded(session, work))
+        return await self._run(work)
+
+    async def ask(self, host_id: int, wanted: Sequence[Lease]) -> None:
+        """Have these partitions promised to this host, as far as they are still as they were seen."""
+        rows = sorted(map(_seen, wanted))
+
+        def work(session: Session) -> None:
+            session.begin(lock_timeout_ms=self._lease_ms)
+            session.send(sql.LOCK_SEEN, rows, hub=self._hub)
+            session.send(sql.ASK, rows, hub=self._hub, me=host_id)
+            session.commit()
+
+        await self._run(work)
+
+    async def hand_over(self, host_id: int, epochs: Mapping[int, int], heirs: Mapping[int, int]) -> None:
+        """Release partitions, each to its heir alone as long as that lives, where host and epoch still match."""
+        rows = [(partition, epoch, heirs[partition]) for partition, epoch in sorted(epochs.items())]
+
+        def work(session: Session) -> None:
+            session.begin(lock_timeout_ms=self._lease_ms)
+            session.send(sql.HAND_OVER, rows, hub=self._hub, me=host_id)
+            session.commit()
+
+        await self._run(work)
 
     async def raise_epochs(self, host_id: int, epochs: Mapping[int, int]) -> Mapping[int, int]:
-        """Raise the epochs of these partitions, where host and epoch still match; return the new ones."""
+        """Raise the epochs of these partitions, where host and epoch still match; return those of all that it owns."""
         def work(session: Session) -> Mapping[int, int]:
             session.begin(lock_timeout_ms=self._lease_ms)
             if epochs:
-                session.send(RAISE_EPOCH, sorted(epochs.items()), hub=self._hub, owner=host_id)
-            owned = session.send(OWNED, hub=self._hub, owner=host_id)
+                session.send(sql.RAISE_EPOCH, sorted(epochs.items()), hub=self._hub, me=host_id)
+            owned = session.send(sql.OWNED, hub=self._hub, me=host_id)
             session.commit()
             return dict(owned.rows)
 
-        return await self._lane.run(lambda session: _guarded(session, work))
+        return await self._run(work)
 
     async def release(self, host_id: int) -> None:
         """Give everything back and remove the host's row."""
         def work(session: Session) -> None:
-            session.begin()
-            session.send(RELEASE_PARTITIONS, [(host_id,)], hub=self._hub)
-            session.send(REMOVE_HOSTS, [(host_id,)], hub=self._hub)
-            session.send(RELEASE_DEAD_TASKS, hub=self._hub)
+            session.begin(lock_timeout_ms=self._lease_ms)
+            session.send(sql.RELEASE, hub=self._hub, me=host_id)
+            session.send(self._sql.remove_dead, [(host_id, 1)], hub=self._hub, now=process_time())
+            session.send(self._sql.release_tasks, [(host_id, 1)], hub=self._hub, now=process_time())
             session.commit()
 
-        await self._lane.run(lambda session: _guarded(session, work))
+        await self._run(work)
+
+
+def _seen(lease: Lease) -> Row:
+    return lease.partition, lease.owner, lease.epoch, lease.next_owner
+
+
+def _view(identity: HostIdentity, rows: Sequence[Row]) -> View:
+    live, dead, gone, leases = dict[int, float](), set[int](), set[int](), list[Lease]()
+    for kind, number, first, second, third, machine, started_at in rows:
+        if kind == "partition":
+            leases.append(Lease(number, first, second, third))
+            continue
+        if number != identity.host_id and is_gone(identity.machine, machine, second, started_at):
+            gone.add(number)
+        if first < 0 or number in gone:
+            dead.add(number)
+        else:
+            live[number] = first / sql.MICROSECONDS
+    return View(live, sorted(leases, key=lambda lease: lease.partition), frozenset(dead), frozenset(gone))
 
 
 def _guarded(session: Session, work: Callable[[Session], T]) -> T:

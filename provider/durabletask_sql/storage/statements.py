@@ -313,10 +313,14 @@ def _pending() -> Executable:
         for held in _held_by_nobody(timers, partitions.c.epoch)))
     free = exists(select(literal_column("1")).select_from(activity_queue).where(
         activity_queue.c.hub_id == HUB, activity_queue.c.host == ZERO))
+    owner = bindparam("owner", type_=BIGINT)
+    moving = exists(select(literal_column("1")).select_from(partitions).where(partitions.c.hub_id == HUB, or_(
+        and_(partitions.c.owner == ZERO, or_(partitions.c.next_owner == ZERO, partitions.c.next_owner == owner)),
+        and_(partitions.c.owner == owner, partitions.c.next_owner != ZERO))))
     return union_all(
         select(literal_column("'queue'"), partitions.c.partition).where(ours, queued),
         select(literal_column("'timers'"), partitions.c.partition).where(ours, delayed),
-        select(literal_column("'tasks'"), func.min(partitions.c.partition)).where(ours, free).having(func.count() > 0))
+        *(select(literal_column(f"'{kind}'"), ZERO).where(found) for kind, found in (("tasks", free), ("leases", moving))))
 
 
 PENDING = Statement("control_queue", no_source(_pending))

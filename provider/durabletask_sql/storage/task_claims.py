@@ -24,6 +24,7 @@ from durabletask_sql.storage.dialect import (
     no_source,
     rows_of,
 )
+from durabletask_sql.storage.lease_statements import LOCK_HOST
 from durabletask_sql.storage.session import Reply, Session
 from durabletask_sql.storage.tables import activity_queue
 
@@ -85,12 +86,15 @@ class TaskClaims:
         self._session = session
         self._hub = hub_id
         self._load = load
+        self._host = Reply()
         self._waiting: list[Reply] = []
         self._claimed: list[tuple[int, Reply]] = []
 
     def look(self) -> None:
-        """Ask which of the names have tasks."""
+        """Ask which of the names have tasks, and hold this host's row: who does not live claims nothing."""
         claims = self._load.activities
+        if claims:
+            self._host = self._session.send(LOCK_HOST, hub=self._hub, me=self._load.host_id)
         names = [(claim.name,) for claim in claims if claim.name is not None and claim.version is None]
         versions = [(claim.name, claim.version) for claim in claims if claim.version is not None]
         self._waiting = [self._session.send(statement, rows, hub=self._hub)
@@ -98,6 +102,8 @@ class TaskClaims:
 
     def claim(self) -> None:
         """Claim what is there; the names of one claim's room share it."""
+        if not self._host.rows:
+            return
         waiting = {row for reply in self._waiting for row in reply.rows}
         named = [claim for claim in self._load.activities if self._key(claim) in waiting]
         every = [claim for claim in self._load.activities if claim.name is None]
