@@ -14,7 +14,6 @@ from durabletask_sql.dispatch.results import activity_outcome, parse_activity_to
 from durabletask_sql.model.checkpoints import ActivityCompletion, Outcome, OutcomeKind
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.lanes import Lane, Lanes
-from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.hubs import TaskHub
@@ -27,6 +26,8 @@ from durabletask_sql.turn.limits import bounded_result
 _log = logging.getLogger(__name__)
 
 _SMALL_BYTES = 1024 * 1024  # any executor reads a message of this size
+
+Claim = tuple[int, int]  # sequence, token
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +46,11 @@ class Task:
         """What an answer without a token names."""
         return self.row.key.instance_id, self.row.task_id
 
+    @property
+    def claim(self) -> Claim:
+        """What identifies this claim of the task; a host may come to have more than one of them."""
+        return self.row.seq, self.row.token
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenActivity:
@@ -59,19 +65,18 @@ class OpenActivity:
 class Activities:
     """The activity tasks of one task hub that wait here or are out."""
 
-    def __init__(self, hub: TaskHub, memory: Memory, speculation: Speculation, clock: Clock, ports: BoardPorts,
+    def __init__(self, hub: TaskHub, speculation: Speculation, clock: Clock, ports: BoardPorts,
                  limits: TurnLimits) -> None:
         """Begin with nobody connected and nothing to do."""
         self._hub = hub
-        self._memory = memory
         self._speculation = speculation
         self._clock = clock
         self._ports = ports
         self._limits = limits
         self.seats: Seats[OpenActivity] = Seats(WorkKind.ACTIVITY)
         self._lanes: Lanes[Task, Takers[OpenActivity]] = Lanes(self._group_of)
-        self._waiting: dict[int, Task] = {}
-        self._completing: set[int] = set()
+        self._waiting: dict[int, Task] = {}  # by sequence: of two claims of a task the later one
+        self._completing: set[Claim] = set()
         self._idle: frozenset[int] = frozenset()
         self._silenced: dict[tuple[str, int], list[Task]] = {}
         self._dispatches = 0
@@ -85,8 +90,9 @@ class Activities:
     # Out
 
     def add(self, rows: Iterable[ActivityRow]) -> None:
-        """Take in activity tasks that this host has claimed."""
+        """Take in activity tasks that this host has claimed, perhaps anew after it had lost an older claim."""
         for row in rows:
+            self._unqueue(row.seq)
             size = len(row.event) + HEAD_BYTES
             self._queue(Task(row, needs=Needs(size, size) if size > _SMALL_BYTES else None))
 
@@ -152,7 +158,7 @@ class Activities:
         """Put the tasks of an executor that went away in front of all others."""
         for activity in reversed(activities):
             self._forget_silence(activity.key)
-            if activity.task.row.seq not in self._completing:
+            if activity.task.claim not in self._completing and activity.task.row.seq not in self._waiting:
                 self._queue(activity.task, first=True)
 
     def forget_waiting(self) -> None:
@@ -169,20 +175,20 @@ class Activities:
         token = answer.completionToken or self.seats.token_of((answer.instanceId, answer.taskId))
         opened = self._close(token)
         row = opened.task.row if opened is not None else await self._find(token)
-        if row is None or row.seq in self._completing:
+        if row is None or (row.seq, row.token) in self._completing:
             _log.info("the result of activity %d of instance %r came too late or twice and was dropped (token %r)",
                       answer.taskId, answer.instanceId, token)
             self._ports.pump()
             return
         answer = bounded_result(row.name, answer, self._limits.payload_bytes)
-        self._completing.add(row.seq)
+        self._completing.add((row.seq, row.token))
         if opened is None:
             self._unqueue(row.seq)
         try:
-            message = activity_outcome(row, answer, self._clock.now()) if self._is_awaited(row) else None
+            message = activity_outcome(row, answer, self._clock.now())
             outcome = await self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
         finally:
-            self._completing.discard(row.seq)
+            self._completing.discard((row.seq, row.token))
         if outcome.kind is OutcomeKind.LOST:
             _log.info("the result of activity %d of instance %r counts no more: %s", row.task_id,
                       row.key.instance_id, outcome.cause)
@@ -207,7 +213,7 @@ class Activities:
 
     async def _submit_result(self, item: ActivityCompletion) -> Outcome:
         """Submit a result; the turn that it triggers may run at once, its commit waits for this one (I3)."""
-        seq = self._speculation.enter(item.message) if item.message is not None else None
+        seq = self._speculation.enter(item.message)
         done = self._ports.submit(item, seq)
         if seq is not None:
             in_flight = self._ports.in_flight
@@ -215,13 +221,6 @@ class Activities:
             done.add_done_callback(lambda _: in_flight.pop(seq, None))
         self._ports.pump()
         return await done
-
-    def _is_awaited(self, row: ActivityRow) -> bool:
-        """Whether, for all that is in memory, the execution that scheduled a task still runs."""
-        mem = self._memory.instance(row.key)
-        if mem is None or not mem.known or mem.stale or mem.row is None:
-            return True
-        return mem.row.execution_id == row.execution_id and not mem.row.status.is_terminal
 
     async def _find(self, token: str) -> ActivityRow | None:
         """Find the task of a token that this board did not hand out, or has taken back: its claim may still hold."""
@@ -239,6 +238,8 @@ class Activities:
                 _log.warning("activity %d (%r) of instance %r was given back %d times in a row, the last by worker %r",
                              task.row.task_id, task.row.name, task.row.key.instance_id, task.abandons,
                              activity.executor.name)
+            if task.row.seq in self._waiting:
+                return  # claimed anew meanwhile
             self._waiting[task.row.seq] = task
             asyncio.get_running_loop().call_later(delay_seconds(task.abandons), self._offer_again, task)
 

@@ -32,7 +32,7 @@ class Board:
         self._memory = memory
         self._ports = ports
         self._turns = Turns(hub, host_id, memory, seats, clock, ports, limits)
-        self._activities = Activities(hub, memory, speculation, clock, ports, limits)
+        self._activities = Activities(hub, speculation, clock, ports, limits)
         self._entities = Entities(hub, host_id, memory, entity_seats, clock, ports, limits.payload_bytes)
         self._offering = True
 

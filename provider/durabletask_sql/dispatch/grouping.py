@@ -41,7 +41,7 @@ def item_size(item: Item) -> int:
         state = len(item.row.state or "") if item.row is not None else 0
         return (state + sum(len(message.events) for message in item.messages)
                 + sum(len(timer.events) for timer in item.timers) + sum(len(child.start.events) for child in item.children))
-    if isinstance(item, ActivityCompletion) and item.message is not None:
+    if isinstance(item, ActivityCompletion):
         return len(item.message.events)
     return 0
 
@@ -64,7 +64,7 @@ def new_messages(items: Iterable[Item]) -> Iterable[NewMessage]:
     for item in items:
         if isinstance(item, TurnCheckpoint | EntityCheckpoint):
             yield from item.messages
-        elif isinstance(item, ActivityCompletion) and item.message is not None:
+        elif isinstance(item, ActivityCompletion):
             yield item.message
 
 

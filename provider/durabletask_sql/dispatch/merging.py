@@ -57,7 +57,7 @@ class Merger:
             return
         rows = {id(row.events): row for row in committed.entered}
         for item, seq in zip(group.items, provisional, strict=True):
-            if seq is not None and isinstance(item, ActivityCompletion) and item.message is not None:
+            if seq is not None and isinstance(item, ActivityCompletion):
                 # A row keeps the very bytes of its message: that is how the two are matched.
                 self._speculation.settle(item.key, seq, rows.get(id(item.message.events)))
 

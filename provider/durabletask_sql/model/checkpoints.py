@@ -96,13 +96,14 @@ class EntityCheckpoint:
 class ActivityCompletion:
     """The result of an activity task: removes the task (fenced by its claim) and queues the response.
 
-    `message` is None when nobody waits for the result (its execution has ended).
+    Whether anybody still waits for it is for the instance's owner to say, and for nobody else: what a host that has
+    lost the partition has in memory may be an execution before the one that waits.
     """
 
     key: InstanceKey
     seq: int
     token: int
-    message: NewMessage | None
+    message: NewMessage
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,8 +282,7 @@ def plan(group: Group, kept: Kept) -> Writes:
                 _plan_step(writes, item)
             case ActivityCompletion():
                 writes.done_tasks.append((item.key.partition, item.seq))
-                if item.message is not None:
-                    writes.messages.append((item.message, False))
+                writes.messages.append((item.message, False))
             case Discard():
                 writes.dropped += [(item.key.partition, seq) for seq in item.seqs]
                 writes.dropped_timers += [(item.key.partition, seq) for seq in item.timers]
