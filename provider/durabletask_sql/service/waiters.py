@@ -1,11 +1,15 @@
 """Who waits for an instance: told by this host's own commits, and by a poll for what others committed."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
+from durabletask_sql.errors import DurableTaskSqlError
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.status import Status
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -18,7 +22,7 @@ class Waiters:
     def __init__(self, statuses: Callable[[Sequence[InstanceKey]], Awaitable[dict[InstanceKey, Status]]]) -> None:
         """`statuses` reads the committed statuses of many instances in one statement."""
         self._statuses = statuses
-        self._events: dict[InstanceKey, set[asyncio.Event]] = {}
+        self._events: dict[InstanceKey, dict[asyncio.Event, None]] = {}  # in the order in which they came
         self._seen: dict[InstanceKey, Status | None] = {}
 
     def notify(self, keys: Iterable[InstanceKey]) -> None:
@@ -30,7 +34,7 @@ class Waiters:
     async def wait(self, key: InstanceKey, look: Callable[[], Awaitable[T | None]]) -> T:
         """Call `look` until it gives something: at once, and whenever the instance may have changed."""
         event = asyncio.Event()
-        self._events.setdefault(key, set()).add(event)
+        self._events.setdefault(key, {})[event] = None
         try:
             while True:
                 event.clear()
@@ -40,7 +44,7 @@ class Waiters:
                 await event.wait()
         finally:
             waiting = self._events[key]
-            waiting.discard(event)
+            del waiting[event]
             if not waiting:
                 del self._events[key]
                 self._seen.pop(key, None)
@@ -51,7 +55,10 @@ class Waiters:
             await asyncio.sleep(_POLL_SECONDS)
             keys = list(self._events)
             if keys:
-                await self.poll(keys)
+                try:
+                    await self.poll(keys)
+                except DurableTaskSqlError as error:
+                    _log.warning("%d waited instances could not be looked at, trying again: %s", len(keys), error)
 
     async def poll(self, keys: Sequence[InstanceKey]) -> None:
         """Read the statuses of these instances and wake the waiters of those that changed since the last poll."""
