@@ -145,7 +145,7 @@ class Owner:
             try:
                 await self._step()
                 delay = _FIRST_RETRY_SECONDS
-            except UnavailableError as error:
+            except (OutcomeUnknownError, UnavailableError) as error:  # unknown: where ownership was to be made sure of
                 _log.warning("the database is not available, trying again in %.2f s: %s", delay, error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LAST_RETRY_SECONDS)
