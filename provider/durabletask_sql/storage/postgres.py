@@ -96,6 +96,13 @@ class PostgresSession:
         if not durable:
             self._send_text("SET LOCAL synchronous_commit=off")
 
+    def begin_snapshot(self) -> None:
+        """Begin a transaction that only reads and whose statements all see one state; `rollback` ends it."""
+        self._open()
+        self._warnings.clear()
+        self._send_text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._inside = True
+
     def _send_text(self, text: str) -> None:
         self._queue("the transaction", text.encode(), (), once=True)
 

@@ -30,6 +30,10 @@ class Session(Protocol):
         """Begin a write transaction; `durable` False: its loss in a crash of the database does no harm."""
         ...
 
+    def begin_snapshot(self) -> None:
+        """Begin a transaction that only reads and whose statements all see one state; `rollback` ends it."""
+        ...
+
     def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
         """Send a statement (with the rows of its source); the reply is filled at the latest by `flush`."""
         ...

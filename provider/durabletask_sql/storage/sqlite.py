@@ -6,6 +6,8 @@ process's write transaction is waited for as long as it takes, and reported.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -37,6 +39,24 @@ def connect(path: str, *, writer: bool) -> sqlite3.Connection:
         message = f"the SQLite file {path!r} cannot be opened: {error}"
         raise UnavailableError(message) from error
     return connection
+
+
+def check_file(path: str) -> list[tuple[str, str]]:
+    """Return what a file says of itself: its journal mode, the bytes of its log, and what SQLite's quick check finds.
+
+    One short transaction a table; nothing of the file is changed.
+    """
+    wal = Path(f"{path}-wal")
+    try:
+        with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+            tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            found = {row[0] for name in tables for row in connection.execute(f"PRAGMA quick_check('{name}')")}
+    except sqlite3.Error as error:
+        message = f"the SQLite file {path!r} cannot be read: {error}"
+        raise UnavailableError(message) from error
+    return [("journal_mode", mode), ("quick_check", "; ".join(sorted(found - {"ok"})) or "ok"),
+            ("wal_bytes", str(wal.stat().st_size if wal.exists() else 0))]
 
 
 class SqliteSession:
@@ -71,6 +91,10 @@ class SqliteSession:
             self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
         self._turn.begin(self._connection, may_wait=self.may_wait)
+
+    def begin_snapshot(self) -> None:
+        """Begin a transaction that only reads and whose statements all see one state; `rollback` ends it."""
+        self._connection.execute("BEGIN")
 
     def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
         """Run a statement, in pieces when its source is long."""
