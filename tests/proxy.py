@@ -52,11 +52,15 @@ class CommitCutter:
                     if when == "before":
                         break
                     mute.set()
-                server.sendall(data)
+                server.sendall(self._passing(data))
         except OSError:
             pass
         for end in (client, server):
             _close(end)
+
+    def _passing(self, data: bytes) -> bytes:
+        """Return what reaches the server."""
+        return data
 
     @staticmethod
     def _back(server: socket.socket, client: socket.socket, mute: threading.Event) -> None:
@@ -69,6 +73,21 @@ class CommitCutter:
             pass
         for end in (client, server):
             _close(end)
+
+
+class Rewriter(CommitCutter):
+    """Replaces one text of what clients send by another of the same length."""
+
+    def __init__(self, url: str, text: bytes, by: bytes) -> None:
+        assert len(text) == len(by)
+        super().__init__(url)
+        self._text = text
+        self._by = by
+        self.rewritten = 0
+
+    def _passing(self, data: bytes) -> bytes:
+        self.rewritten += data.count(self._text)
+        return data.replace(self._text, self._by)
 
 
 def _close(end: socket.socket) -> None:

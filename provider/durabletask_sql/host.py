@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from durabletask_sql.clock import MovableClock, SystemClock
-from durabletask_sql.dispatch.dispatcher import Dispatcher, DispatcherSettings
+from durabletask_sql.dispatch.dispatcher import Dispatcher, DispatcherSettings, Listeners
 from durabletask_sql.dispatch.ownership import LeaseSettings
 from durabletask_sql.ids import new_host_id
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.ports.hubs import Store, TaskHub
 from durabletask_sql.ports.leases import HostIdentity
+from durabletask_sql.ports.wakeups import News
 from durabletask_sql.ports.work import WorkBoard
 from durabletask_sql.service.entities import Entities
 from durabletask_sql.service.hubs import HubAdministration
@@ -67,8 +68,7 @@ class Host:
         identity, hubs = identify(), {}
         for name in settings.hubs:
             lease = LeaseSettings(settings.lease_seconds, follow_database=not store.is_sqlite)
-            dispatch = DispatcherSettings(lease, watches_changes=store.is_sqlite,
-                                          memory=memory or MemoryLimits(),
+            dispatch = DispatcherSettings(lease, memory=memory or MemoryLimits(),
                                           turns=TurnLimits(payload_bytes=settings.limits.payload_bytes))
             hub = await store.open_hub(name, settings.partitions)
             hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings)
@@ -95,10 +95,16 @@ class Host:
 
 def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableClock, dispatch: DispatcherSettings,
              settings: Settings) -> HubRuntime:
-    def changed(checkpoint: TurnCheckpoint) -> None:
+    def committed(checkpoint: TurnCheckpoint) -> None:
         service.waiters.notify((checkpoint.key,))
 
-    dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), clock, dispatch, changed)
+    def heard(news: News) -> None:
+        service.waiters.notify(news.changed)
+        if news.anything:
+            service.waiters.hint()
+
+    dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), store.wakeups(hub, identity.host_id),
+                            clock, dispatch, Listeners(committed, heard))
     service = Orchestrations(hub, store.instances(hub), clock, settings.limits, dispatcher)
     entities = Entities(hub, store.entities(hub), clock, settings.limits, dispatcher)
     administration = HubAdministration(hub, store, dispatcher.start_over, allowed=settings.manage_hubs)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.wakeups import News
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.dialect import SqliteCompiler
 from durabletask_sql.storage.lanes import attempt
@@ -186,6 +187,19 @@ class SimulatedPort:
         return lambda *args, **named: self._link.call(name, lambda: method(*args, **named), args)
 
 
+class DeadLine:
+    """Implements `ports.wakeups.Wakeups`: nothing arrives, so that all has to come by polling."""
+
+    hears = is_heard = False
+
+    async def run(self, hear: Callable[[News], None]) -> None:
+        del hear
+        await asyncio.Event().wait()
+
+    async def tell(self, news: News) -> None:
+        pass
+
+
 class SimulatedStore:
     """Implements `ports.hubs.Store`, as a database server would: not a file of this process's own."""
 
@@ -197,6 +211,11 @@ class SimulatedStore:
         self.shown = url
         self.open_hub = self._store.open_hub
         self.close = self._store.close
+
+    @staticmethod
+    def wakeups(hub: TaskHub, host_id: int) -> DeadLine:
+        del hub, host_id
+        return DeadLine()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.dispatch.board import Board
 from durabletask_sql.dispatch.entities import EntitySeats
+from durabletask_sql.dispatch.notices import Notices
 from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
 from durabletask_sql.dispatch.ports import BoardPorts
@@ -24,12 +25,14 @@ from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.committer import Committer
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.leases import HostIdentity, Leases
+from durabletask_sql.ports.wakeups import News, Wakeups
 from durabletask_sql.turn.intake import TurnLimits
 
 _log = logging.getLogger(__name__)
 
 _FIRST_POLL_SECONDS = 0.02
 _LAST_POLL_SECONDS = 1.0
+_RARE_POLL_SECONDS = 4.0  # while other hosts tell what they write
 _WINDOW_REFRESH_SECONDS = 30.0
 _IDLE_CHECK_SECONDS = 0.02
 _TIMER_GRACE_SECONDS = 0.0005
@@ -37,28 +40,40 @@ _TIMER_GRACE_SECONDS = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class DispatcherSettings:
-    """`watches_changes`: whether another process's writes can be seen cheaply, so that the poll need not back off."""
+    """What is set for a host's work."""
 
     lease: LeaseSettings
-    watches_changes: bool
     memory: MemoryLimits = MemoryLimits()
     turns: TurnLimits = TurnLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who hears of what in this process: `committed` of each committed turn, `heard` of other hosts' news."""
+
+    committed: Callable[[TurnCheckpoint], None]
+    heard: Callable[[News], None]
 
 
 class Dispatcher:
     """Everything that runs on a host for one task hub."""
 
     def __init__(self, hub: TaskHub, identity: HostIdentity, committer: Committer, leases: Leases,
-                 clock: MovableClock, settings: DispatcherSettings, changed: Callable[[TurnCheckpoint], None]) -> None:
-        """Wire the parts; `changed` hears of every committed turn."""
+                 wakeups: Wakeups, clock: MovableClock, settings: DispatcherSettings, listeners: Listeners) -> None:
+        """Wire the parts."""
         self._committer = committer
+        self._wakeups = wakeups
+        self._notices = Notices(wakeups)
+        self._listeners = listeners
+        self._poll_now = asyncio.Event()
+        self._woke = False  # since the last poll: rows that it finds may be those that this host has just written
         self._clock = clock
         self._settings = settings
         self._host_id = identity.host_id
         seats, entity_seats = TurnSeats(), EntitySeats()
         self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
         self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease, self._kick,
-                                    self._forget_activities)
+                                    self._forget_activities, lambda: self._notices.tell(News(anything=True)))
         self._window_read = clock.monotonic()
         self._timers_moved = asyncio.Event()
         self._awaited: int | None = None  # the due time that the timers' loop waits for
@@ -68,8 +83,8 @@ class Dispatcher:
             self._submit, committer.activity, self._kick, self._want_activities, self._pump,
             lambda: self._ownership.is_alive), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
-            self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims, changed,
-            self._ownership.recover, lambda: self.board.outstanding))
+            self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
+            listeners.committed, self._notices.tell, self._ownership.recover, lambda: self.board.outstanding))
         self.upkeep = Upkeep(committer, self.board, clock, identity.host_id)
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
@@ -89,30 +104,52 @@ class Dispatcher:
 
     def wake(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody in this process wrote rows for these instances: claim them now."""
+        keys = tuple(keys)
+        self._woke = True
         self._memory.wake(keys)
         self._owner.kick()
+        self._notices.tell(News(work=frozenset(key for key in keys if key.partition not in self._memory.epochs)))
 
     def forget(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody in this process ended or replaced these instances: what is out of them is stale from now on."""
+        keys = frozenset(keys)
         for key in keys:
             self._memory.lose(key)
         self._owner.kick()
+        self._notices.tell(News(changed=keys))
 
     def start_over(self) -> None:
         """The hub was emptied: nothing that is in memory, or out at workers, counts any more."""
         self.board.forget_activities()
         self._owner.lose_ownership()
 
-    def wake_timers(self) -> None:
-        """Somebody in this process wrote delayed rows: take those that come due soon into the window."""
-        self._memory.wants_timers = True
+    def wake_timers(self, key: InstanceKey) -> None:
+        """Somebody in this process wrote delayed rows for this entity: take those that come due soon into the window."""
+        if key.partition in self._memory.epochs:
+            self._memory.wants_timers = True
+            self._owner.kick()
+        else:
+            self._notices.tell(News(delayed=frozenset((key.partition,))))
+
+    def _hear(self, news: News) -> None:
+        """Another host, or another process on the same file, has written something: look there."""
+        memory = self._memory
+        memory.wake(news.work)
+        memory.scan(news.scan)
+        memory.wants_timers |= bool(news.delayed & memory.epochs.keys())
+        for key in news.changed:
+            memory.lose(key)  # its owner is told of it only when somebody else has ended or replaced it
+        self._owner.unclaimed_activities |= news.tasks
+        if news.anything:
+            self._poll_now.set()
         self._owner.kick()
+        self._listeners.heard(news)
 
     async def start(self) -> None:
         """Take the partitions and begin to work."""
         await self._ownership.start()
         for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._ownership.run(),
-                     self._ownership.watch(), self.upkeep.run()):
+                     self._ownership.watch(), self.upkeep.run(), self._notices.run(), self._wakeups.run(self._hear)):
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def drain(self, seconds: float) -> None:
@@ -161,19 +198,18 @@ class Dispatcher:
                     await self._timers_moved.wait()
 
     async def _run_poll(self) -> None:
-        """Look for what other processes wrote: often where that is cheap, with a back-off where it is a query."""
+        """Look for what nobody told of: at once where something may have been missed, else with a back-off."""
         delay, entered = _FIRST_POLL_SECONDS, 0
         while True:
-            await asyncio.sleep(_FIRST_POLL_SECONDS if self._settings.watches_changes else delay)
-            if self._settings.watches_changes:
-                delay += _FIRST_POLL_SECONDS
-                if delay < _LAST_POLL_SECONDS and not await self._committer.changed_elsewhere():
-                    continue
-                delay = 0.0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._poll_now.wait()
+            self._poll_now.clear()
+            busy, self._woke = self._woke, False
             found = await self._poll()
             progressed, entered = self._memory.entered != entered, self._memory.entered
-            if not self._settings.watches_changes:
-                delay = _FIRST_POLL_SECONDS if found and progressed else min(2 * delay, _LAST_POLL_SECONDS)
+            longest = _RARE_POLL_SECONDS if self._wakeups.hears and not self._memory.stuck() else _LAST_POLL_SECONDS
+            delay = _FIRST_POLL_SECONDS if found and progressed and not busy else min(2 * delay, longest)
 
     async def _poll(self) -> bool:
         try:

@@ -20,6 +20,7 @@ from durabletask_sql.dispatch.grouping import (
     take_group,
 )
 from durabletask_sql.dispatch.merging import Merger
+from durabletask_sql.dispatch.notices import news_of
 from durabletask_sql.dispatch.pace import Pace
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.ids import new_claim_token
@@ -40,6 +41,7 @@ from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.committer import Committed, Committer, Group, Load
+from durabletask_sql.ports.wakeups import News
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ _REPORT_BUSY_SECONDS = 5.0
 class OwnerEvents:
     """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown.
 
+    `tell` is for what other hosts should hear of.
     And whom it asks: for which activity tasks there is room, which to claim, how many items are out at executors.
     """
 
@@ -64,6 +67,7 @@ class OwnerEvents:
     activity_room: Callable[[Iterable[tuple[str, str | None]]], ActivityRoom]
     activity_claims: Callable[[], tuple[ActivityClaim, ...]]
     changed: Callable[[TurnCheckpoint], None]
+    tell: Callable[[News], None]
     recover: Callable[[], Awaitable[None]]
     outstanding: Callable[[], int]
 
@@ -215,6 +219,7 @@ class Owner:
     def _follow(self, group: Group, submissions: list[Submission], committed: Committed) -> None:
         """Merge a reply, answer the submitters, and take care of the items that did not commit."""
         live = self._merger.merge(group, committed, [submission.provisional for submission in submissions])
+        self._events.tell(news_of(group, committed, live))
         if committed.activities:
             self._events.activities(committed.activities)
         self.unclaimed_activities |= committed.unclaimed_activities

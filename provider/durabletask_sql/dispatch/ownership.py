@@ -48,11 +48,12 @@ class Ownership:
     """The lease side of one hub on one host."""
 
     def __init__(self, leases: Leases, identity: HostIdentity, memory: Memory, clock: MovableClock,
-                 settings: LeaseSettings, changed: Callable[[], None], removed: Callable[[], None]) -> None:
+                 settings: LeaseSettings, changed: Callable[[], None], removed: Callable[[], None],
+                 moved: Callable[[], None]) -> None:
         """Take the parts; nothing is owned before `start`.
 
         `changed`: there is more to do, or one may work again. `removed`: another host has given this one up for dead,
-        and what it had claimed away.
+        and what it had claimed away. `moved`: other hosts should look at the leases.
         """
         self._leases = leases
         self._identity = identity
@@ -61,6 +62,7 @@ class Ownership:
         self._settings = settings
         self._changed = changed
         self._removed = removed
+        self._moved = moved
         self._lock = asyncio.Lock()  # one change of ownership at a time, from its reading to its end
         self._nudged = asyncio.Event()
         self._beat = min(settings.seconds / 3, _LONGEST_BEAT_SECONDS)
@@ -185,6 +187,7 @@ class Ownership:
             self._adopt(taken)
         if moves.ask:
             await self._leases.ask(self._identity.host_id, moves.ask)
+            self._moved()
         self._drain(moves.hand_over)
         self._looked = self._now()
         self._next_look = self._looked + self._until_next_look(view, moves, missed=len(taken) < len(moves.acquire))
@@ -260,6 +263,7 @@ class Ownership:
         if epochs:
             _log.info("handing over %d partitions", len(epochs))
             await self._leases.hand_over(self._identity.host_id, epochs, done)
+            self._moved()
 
     def _follow(self, asked: int, reference: int, *, first: bool) -> None:
         """Move the clock as little as the database's answer demands: it was read between `asked` and now."""

@@ -191,10 +191,6 @@ class Committer(Protocol):
         """Look, in one cheap statement without writing, whether anything waits that other processes wrote."""
         ...
 
-    async def changed_elsewhere(self) -> bool:
-        """Tell whether another process may have written since the last call (always true where it cannot be told)."""
-        ...
-
     async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
         """Return the activity task with this sequence if it is still held under this claim, else None."""
         ...

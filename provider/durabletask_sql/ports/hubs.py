@@ -8,6 +8,7 @@ from durabletask_sql.ports.entities import EntityStore
 from durabletask_sql.ports.instances import Instances
 from durabletask_sql.ports.leases import Leases
 from durabletask_sql.ports.quarantine import QuarantineStore
+from durabletask_sql.ports.wakeups import Wakeups
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Store(Protocol):
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a SQLite file: its time is this process's, and others' writes can be seen cheaply."""
+        """Whether it is a SQLite file: its time is this process's."""
         ...
 
     @property
@@ -65,6 +66,10 @@ class Store(Protocol):
 
     def quarantine(self, hub: TaskHub) -> QuarantineStore:
         """Return the operators' side of what a hub has set aside."""
+        ...
+
+    def wakeups(self, hub: TaskHub, host_id: int) -> Wakeups:
+        """Return a host's line to the other hosts of a hub."""
         ...
 
     async def close(self) -> None:

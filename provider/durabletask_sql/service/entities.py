@@ -29,8 +29,8 @@ class SignalOwner(Protocol):
         """Somebody wrote rows for these entities that nobody holds: claim them now."""
         ...
 
-    def wake_timers(self) -> None:
-        """Somebody wrote delayed rows: take those that come due soon into the window."""
+    def wake_timers(self, key: InstanceKey) -> None:
+        """Somebody wrote delayed rows for this entity: take those that come due soon into the window."""
         ...
 
 
@@ -79,7 +79,7 @@ class Entities:
         """Queue a signal. One that is not due yet does not make the entity exist."""
         if due is not None and due > self._clock.now():
             await self._store.signal(NewTimer(key, "", MessageKind.EVENT, due, frame(event)))
-            self._owner.wake_timers()
+            self._owner.wake_timers(key)
         else:
             await self._store.signal(NewMessage(key, None, MessageKind.EVENT, frame(event)))
             self._owner.wake((key,))

@@ -37,7 +37,6 @@ from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
 from durabletask_sql.storage.session import Reply, Session, asked, written
-from durabletask_sql.storage.sqlite import SqliteSession
 from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK
 from durabletask_sql.storage.texts import fill
 
@@ -55,7 +54,6 @@ class SqlCommitter:
         """Take the lanes of this database."""
         self._database = database
         self._hub = hub
-        self._version = 0
 
     async def commit(self, group: Group) -> Committed:
         """Commit a group; a bad item leaves it, with its outcome saying why, and the others commit."""
@@ -107,14 +105,6 @@ class SqlCommitter:
         return Pending(frozenset(partition for kind, partition in rows if kind == "queue"),
                        frozenset(partition for kind, partition in rows if kind == "timers"),
                        any(kind == "tasks" for kind, _ in rows), any(kind == "leases" for kind, _ in rows))
-
-    async def changed_elsewhere(self) -> bool:
-        """Tell whether another process may have written since the last call."""
-        if not self._database.is_sqlite:
-            return True
-        version = await self._database.committer.run(_data_version, short=True)
-        changed, self._version = version != self._version, version
-        return changed
 
     async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
         """Return the activity task with this sequence if it is still held under this claim, else None."""
@@ -276,8 +266,3 @@ def _joined(parts: Sequence[Committed], outcomes: tuple[Outcome, ...]) -> Commit
 
 def _unknown(error: ConnectionLostError) -> OutcomeUnknownError | UnavailableError:
     return OutcomeUnknownError(str(error)) if error.sent else UnavailableError(str(error))
-
-
-def _data_version(session: Session) -> int:
-    assert isinstance(session, SqliteSession)
-    return session.data_version()

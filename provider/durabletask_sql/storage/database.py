@@ -18,8 +18,8 @@ class Database:
     """The lanes of one database.
 
     On SQLite one session writes for the whole process, so that its writers never contend: `committer`, `clients`,
-    `leases` and `solo` are the same lane there. On PostgreSQL each has threads and connections of its own, and
-    `blocked` takes what another session keeps waiting. `points` reads single instances.
+    `leases` and `solo` are the same lane there. On PostgreSQL each has threads and connections of its own, `blocked`
+    takes what another session keeps waiting, and `notices` sends notifications. `points` reads single instances.
     """
 
     def __init__(self, url: DatabaseUrl, *, idle_timeout_ms: int, allow_unsafe: bool) -> None:
@@ -29,7 +29,7 @@ class Database:
         if self.is_sqlite:
             compiler = SqliteCompiler()
             writer: Lane[Session] = NearLane("writer", lambda: SqliteSession(url.location, compiler, writer=True))
-            self.committer = self.clients = self.leases = self.solo = self.blocked = writer
+            self.committer = self.clients = self.leases = self.solo = self.blocked = self.notices = writer
             self.points: Lane[Session] = NearLane(
                 "point", lambda: SqliteSession(url.location, compiler, writer=False))
             self.readers: Lane[Session] = Lane(
@@ -46,9 +46,11 @@ class Database:
             self.clients = Lane("client", _CLIENT_THREADS, open_session)
             self.blocked = Lane("blocked", _BLOCKED_THREADS, open_session)
             self.leases = Lane("lease", 1, open_session)
+            self.notices = Lane("notice", 1, open_session)
             self.solo = Lane("solo", _CLIENT_THREADS, open_session)
             self.readers = self.points = Lane("reader", _READ_THREADS, open_session)
-            self._lanes = (self.committer, self.clients, self.blocked, self.leases, self.solo, self.readers)
+            self._lanes = (self.committer, self.clients, self.blocked, self.leases, self.notices, self.solo,
+                           self.readers)
 
     async def close(self) -> None:
         """Finish what is under way and close all connections."""

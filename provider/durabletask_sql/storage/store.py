@@ -4,6 +4,7 @@ import asyncio
 
 from durabletask_sql.errors import SchemaError
 from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.wakeups import Wakeups
 from durabletask_sql.storage import migrations
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.database import Database
@@ -15,6 +16,7 @@ from durabletask_sql.storage.quarantine import SqlQuarantine
 from durabletask_sql.storage.session import repeated
 from durabletask_sql.storage.transactions import transact
 from durabletask_sql.storage.url import SQLITE, DatabaseUrl, parse_url
+from durabletask_sql.storage.wakeups import PostgresWakeups, SqliteWakeups
 
 _PARTITIONS_SQLITE, _PARTITIONS_POSTGRESQL = 4, 16
 
@@ -41,7 +43,7 @@ class SqlStore:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a SQLite file: its time is this process's, and others' writes can be seen cheaply."""
+        """Whether it is a SQLite file: its time is this process's."""
         return self._database.is_sqlite
 
     @property
@@ -81,6 +83,10 @@ class SqlStore:
     def quarantine(self, hub: TaskHub) -> SqlQuarantine:
         """Return the operators' side of what a hub has set aside."""
         return SqlQuarantine(self._database, hub)
+
+    def wakeups(self, hub: TaskHub, host_id: int) -> Wakeups:
+        """Return a host's line to the other hosts of a hub."""
+        return SqliteWakeups(self._database) if self.is_sqlite else PostgresWakeups(self._database, hub, host_id)
 
     async def close(self) -> None:
         """Finish what is under way and close all connections."""
