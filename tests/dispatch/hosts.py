@@ -89,14 +89,15 @@ class Member(Bench):
 class Cluster:
     """The hosts of a test on one database."""
 
-    def __init__(self, url: str, lease: float) -> None:
+    def __init__(self, url: str, lease: float, partitions: int) -> None:
         self.url = url
+        self.partitions = partitions
         self.lease = lease
         self.members: list[Member] = []
 
     async def join(self, worker: Worker | None = None) -> Member:
         """Add a host, with a worker if there is one."""
-        settings = Settings(database=self.url, upgrade=True, partitions=PARTITIONS, lease_seconds=self.lease)
+        settings = Settings(database=self.url, upgrade=True, partitions=self.partitions, lease_seconds=self.lease)
         store = CuttableStore(await SqlStore.open(self.url, lease_seconds=self.lease, upgrade=True))
         clock = HandClock()
         host = await Host.on(store, settings, lambda: clock)
@@ -123,7 +124,7 @@ class Cluster:
         """Whether everything is owned, within one of each other, and everybody knows what is theirs."""
         counts = Counter(self.owners().values())
         held = [counts[member.host_id] for member in self.members]
-        return (sum(held) == PARTITIONS and max(held) - min(held) <= 1
+        return (sum(held) == self.partitions and max(held) - min(held) <= 1
                 and [len(member.partitions) for member in self.members] == held)
 
     async def until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
@@ -158,10 +159,11 @@ class Player(Worker):
         self._begin(self.bench.result(item))
 
 
-def on_hosts(url: str, test: Callable[[Cluster], Awaitable[T]], lease: float = LEASE) -> T:
+def on_hosts(url: str, test: Callable[[Cluster], Awaitable[T]], lease: float = LEASE,
+             partitions: int = PARTITIONS) -> T:
     """Run a test's coroutine, and stop the hosts that it leaves."""
     async def run() -> T:
-        cluster = Cluster(url, lease)
+        cluster = Cluster(url, lease, partitions)
         try:
             return await test(cluster)
         finally:

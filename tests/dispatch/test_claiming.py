@@ -9,7 +9,7 @@ import pytest
 
 from dispatch.bench import Worker, on_bench, only, schedule
 from durabletask_sql.dispatch import upkeep
-from durabletask_sql.dispatch.claiming import ACTIVITY_BATCH, ACTIVITY_BUFFER, claims_for, room_for
+from durabletask_sql.dispatch.claiming import ACTIVITY_BATCH, ACTIVITY_BUFFER, buffer_for, claims_for, room_for
 from durabletask_sql.dispatch.executors import Seats
 from durabletask_sql.dispatch.unserved import WorkClass
 from durabletask_sql.model.filters import WorkFilters, name_filter
@@ -142,3 +142,17 @@ def test_a_worker_without_filters_claims_anything_and_the_larger_limit_counts():
     unlimited = Profile(STEPS.filters)
     assert claims_for(seats_of(Profile()), {}) == (ActivityClaim(ACTIVITY_BATCH, ANY),)
     assert {claim.event_bytes for claim in claims_for(seats_of(STEPS, unlimited), {})} == {ANY}
+
+
+def test_beside_other_hosts_no_more_is_kept_ready_than_ran_lately():
+    assert buffer_for(0, peers=0) == buffer_for(10_000, peers=2) == ACTIVITY_BUFFER
+    assert [buffer_for(ran, peers=1) for ran in (0, 7, 199)] == [0, 7, 199]
+
+
+def test_without_a_buffer_exactly_the_free_slots_are_claimed():
+    seats = Seats(WorkKind.ACTIVITY)
+    seats.add(Worker(only([], ["step"]), activity_slots=3), 3)
+    takers = seats.takers("step", None)
+    assert [claim.room for claim in claims_for(seats, {takers: 1}, 0)] == [2]
+    assert claims_for(seats, {takers: 3}, 0) == ()
+    assert room_for(seats, {takers: 1}, [("step", None)], 0).rooms == (2,)

@@ -8,8 +8,9 @@ from itertools import islice
 import pytest
 
 from checker import check_hub
-from dispatch.bench import Worker, finish, schedule
+from dispatch.bench import Worker, finish, kinds, only, schedule
 from dispatch.hosts import LEASE, PARTITIONS, Cluster, Player, on_hosts, watch_commits
+from durabletask_sql.dispatch import ownership
 from durabletask_sql.ids import partition_of
 from tables import rows
 
@@ -41,7 +42,9 @@ def test_partitions_are_shared_within_one_of_each_other(database_url):
     on_hosts(database_url, test)
 
 
-def test_a_turn_that_is_out_is_waited_for_before_its_partition_moves(database_url):
+def test_a_turn_that_is_out_is_waited_for_before_its_partition_moves(database_url, monkeypatch):
+    monkeypatch.setattr(ownership, "_LONGEST_DRAIN_SECONDS", 15.0)
+
     async def test(cluster: Cluster):
         worker, heir = Worker(turn_slots=PARTITIONS), Worker()
         first = await cluster.join(worker)
@@ -60,7 +63,7 @@ def test_a_turn_that_is_out_is_waited_for_before_its_partition_moves(database_ur
         await second.answer(await heir.turn(), finish())
         assert await second.status(out[at].key.instance_id) == "COMPLETED"
 
-    on_hosts(database_url, test, lease=12.0)
+    on_hosts(database_url, test, lease=60.0)
 
 
 def test_what_is_not_answered_in_time_runs_elsewhere_and_its_answer_changes_nothing(database_url):
@@ -150,5 +153,120 @@ def test_a_host_without_heartbeats_for_a_lease_offers_nothing_and_recovers(datab
         if alone:
             assert {(await worker.turn()).key.instance_id for _ in range(2)} == {one, two}
         assert (await first.service.get(one, payloads=False)).row.history_count == 0
+
+    on_hosts(database_url, test)
+
+
+def test_a_hosts_tasks_run_at_any_host_with_a_worker_for_them(database_url):
+    async def test(cluster: Cluster):
+        flows = Worker(only(["flow"]))
+        steps = [Worker(only([], ["step"]), activity_slots=1) for _ in range(2)]
+        first = await cluster.join(flows)
+        others = [await cluster.join(worker) for worker in steps]
+        await cluster.until(cluster.balanced, 10)
+        one = ids_in(first.partitions)[0]
+        await first.start("flow", one)
+        await first.answer(await flows.turn(), *schedule("step", "step"))
+        tasks = [await worker.activity() for worker in steps]  # each claims as much as it has room for
+        for member, task in zip(others, tasks, strict=True):
+            await member.result(task)
+        for _ in range(2):
+            turn = await flows.turn()
+            await first.answer(turn, *([finish()] if kinds_of(turn).count("taskCompleted") == 2 else []))
+            if await first.status(one) == "COMPLETED":
+                break
+        assert await first.status(one) == "COMPLETED"
+
+    on_hosts(database_url, test)
+
+
+def kinds_of(turn):
+    return [kind for part in (*turn.past, turn.new_events) for kind in kinds(part)]
+
+
+def test_a_host_without_partitions_runs_activities_and_buries_the_dead(database_url):
+    async def test(cluster: Cluster):
+        flows, steps, dead = Worker(only(["flow"])), Worker(only([], ["step"])), Worker(only([], ["step"]))
+        first = await cluster.join(flows)
+        doomed = await cluster.join(dead)
+        await first.start("flow", "a")
+        owner = next(member for member in (first, doomed) if partition_of("a", 1) in member.partitions)
+        assert owner is first
+        await first.answer(await flows.turn(), *schedule("step"))
+        await dead.activity()
+        last = await cluster.join(steps)
+        await cluster.kill(doomed)
+        await last.result(await steps.activity())
+        await first.answer(await flows.turn(), finish())
+        assert last.partitions == set()
+        assert await first.status("a") == "COMPLETED"
+
+    on_hosts(database_url, test, partitions=1)
+
+
+def test_a_full_host_gives_back_what_waits_while_others_could_run_it(database_url):
+    async def test(cluster: Cluster):
+        worker, idle = Worker(activity_slots=1), Worker(only([], ["step"]))
+        first = await cluster.join(worker)
+        await cluster.join()
+        await cluster.until(cluster.balanced, 10)
+        one = ids_in(first.partitions)[0]
+        await first.start("flow", one)
+        await first.answer(await worker.turn(), *schedule(*["step"] * 6))
+        await worker.activity()
+        await first.upkeep.look()
+        await first.upkeep.look()
+        second = await cluster.join(idle)
+        for _ in range(5):
+            await second.result(await idle.activity())
+
+    on_hosts(database_url, test)
+
+
+def test_tasks_of_other_hosts_are_not_starved_by_new_local_ones(database_url):
+    async def test(cluster: Cluster):
+        worker, flows = Worker(activity_slots=1), Worker(only(["flow"]))
+        first, second = await cluster.join(worker), await cluster.join(flows)
+        await cluster.until(cluster.balanced, 10)
+        one, two = ids_in(first.partitions, 2)
+        await first.start("flow", one)
+        await first.answer(await worker.turn(), *schedule("step"))
+        busy = await worker.activity()
+        await first.upkeep.look()
+        away = ids_in(second.partitions)[0]
+        await second.start("flow", away)
+        await second.answer(await flows.turn(), *schedule("step"))
+        await cluster.until(lambda: bool(first.board._activities._waiting))  # taken in beside the one that runs
+        await first.start("flow", two)
+        await first.answer(await worker.turn(), *schedule(*["step"] * 3))
+        await first.result(busy)
+        order = []
+        for _ in range(4):
+            task = await worker.activity()
+            order.append(task.row.key.instance_id)
+            await first.result(task)
+        assert order == [away, two, two, two]
+
+    on_hosts(database_url, test)
+
+
+def test_a_host_that_stops_leaves_its_partitions_and_waiting_tasks_before_its_activities_end(database_url):
+    async def test(cluster: Cluster):
+        worker, heir = Worker(activity_slots=1), Worker()
+        first, second = await cluster.join(worker), await cluster.join(heir)
+        await cluster.until(cluster.balanced, 10)
+        one = ids_in(first.partitions)[0]
+        await first.start("flow", one)
+        await first.answer(await worker.turn(), *schedule("step", "step"))
+        long = await worker.activity()
+        leaving = asyncio.create_task(cluster.leave(first))
+        await second.result(await heir.activity())  # the one that waited
+        await second.answer(await heir.turn())
+        assert not leaving.done()
+        await first.result(long)
+        await leaving
+        await second.answer(await heir.turn(), finish())
+        assert await second.status(one) == "COMPLETED"
+        assert check_hub(database_url) == []
 
     on_hosts(database_url, test)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from durabletask_sql.clock import Clock
-from durabletask_sql.dispatch.claiming import claims_for, room_for
+from durabletask_sql.dispatch.claiming import buffer_for, claims_for, room_for
 from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
 from durabletask_sql.dispatch.ports import BoardPorts
@@ -77,7 +77,9 @@ class Activities:
         self._lanes: Lanes[Task, Takers[OpenActivity]] = Lanes(self._group_of)
         self._waiting: dict[int, Task] = {}  # by sequence: of two claims of a task the later one
         self._completing: set[Claim] = set()
-        self._idle: frozenset[int] = frozenset()
+        self._seen: frozenset[int] = frozenset()
+        self._ran = 0  # tasks between the last two looks
+        self._ran_before = 0
         self._silenced: dict[tuple[str, int], list[Task]] = {}
         self._dispatches = 0
 
@@ -100,27 +102,40 @@ class Activities:
         self._waiting[task.row.seq] = task
         self._lanes.add(task, first=first)
 
-    def room(self, classes: Iterable[tuple[str, str | None]]) -> ActivityRoom:
-        """Return how many new tasks of these names and versions are born claimed by this host."""
-        return room_for(self.seats, self._lanes.counts(), classes)
+    def room(self, classes: Iterable[tuple[str, str | None]], *, backlog: bool) -> ActivityRoom:
+        """Return how many new tasks of these names and versions are born claimed by this host.
+
+        `backlog`: tasks may wait that nobody has claimed.
+        """
+        peers = self._ports.peers()
+        buffer = 0 if backlog and peers else buffer_for(self._ran, peers)
+        return room_for(self.seats, self._lanes.counts(), classes, buffer)
 
     def claims(self) -> tuple[ActivityClaim, ...]:
         """Return which unclaimed tasks this host should claim now."""
-        return claims_for(self.seats, self._lanes.counts())
+        return claims_for(self.seats, self._lanes.counts(), buffer_for(self._ran, self._ports.peers()))
 
     def take_surplus(self) -> list[ActivityRow]:
-        """Remove and return the tasks that had no taker here when this was called last, and have none now.
+        """Remove and return the tasks that others should have, of those that waited here when this was called last.
 
-        Others may have one. A worker that comes back soon finds its tasks where they were, and what it finished
-        meanwhile still counts.
+        Those that have no taker here; beside other hosts also those that no slot was free for. A worker that comes
+        back soon finds its tasks where they were, and what it finished meanwhile still counts.
         """
-        idle = {task.row.seq: task for task in self._lanes.waiting_for(self.seats.nobody)
-                if task.needs is None or not task.needs.echo}
-        surplus = [task for seq, task in idle.items() if seq in self._idle]
-        for task in surplus:
+        waiting = self._lanes.waiting() if self._ports.peers() else self._lanes.waiting_for(self.seats.nobody)
+        waits = {task.row.seq for task in waiting if task.needs is None or not task.needs.echo}
+        surplus = [self._waiting[seq] for seq in waits & self._seen]
+        self._ran, self._ran_before = self._dispatches - self._ran_before, self._dispatches
+        self._seen = frozenset(waits - self._seen)
+        return self._take(surplus)
+
+    def take_waiting(self) -> list[ActivityRow]:
+        """Remove and return all tasks that wait here."""
+        return self._take(list(self._waiting.values()))
+
+    def _take(self, tasks: list[Task]) -> list[ActivityRow]:
+        for task in tasks:
             self._unqueue(task.row.seq)
-        self._idle = frozenset(idle) - {task.row.seq for task in surplus}
-        return [task.row for task in surplus]
+        return [task.row for task in tasks]
 
     def unserved(self) -> Iterable[tuple[str, str | None, bool]]:
         """Return name, version and whether it is its size, of each task that waits here and nobody takes."""
@@ -160,11 +175,6 @@ class Activities:
             self._forget_silence(activity.key)
             if activity.task.claim not in self._completing and activity.task.row.seq not in self._waiting:
                 self._queue(activity.task, first=True)
-
-    def forget_waiting(self) -> None:
-        """Hand out none of the tasks that wait here: they were deleted."""
-        for seq in list(self._waiting):
-            self._unqueue(seq)
 
     def sort_again(self) -> None:
         """The executors are others now: see who takes what waits."""

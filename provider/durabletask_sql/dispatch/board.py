@@ -45,23 +45,26 @@ class Board:
 
     def forget_activities(self) -> None:
         """Hand out none of the activity tasks that wait here: they were deleted."""
-        self._activities.forget_waiting()
+        self._activities.take_waiting()
 
-    def activity_room(self, classes: Iterable[tuple[str, str | None]]) -> ActivityRoom:
-        """Return how many new activity tasks of these names and versions are born claimed by this host."""
-        return self._activities.room(classes)
+    def activity_room(self, classes: Iterable[tuple[str, str | None]], *, backlog: bool) -> ActivityRoom:
+        """Return how many new activity tasks of these names and versions are born claimed by this host.
+
+        `backlog`: tasks may wait that nobody has claimed.
+        """
+        return self._activities.room(classes, backlog=backlog) if self._offering else ActivityRoom()
 
     def activity_claims(self) -> tuple[ActivityClaim, ...]:
         """Return which unclaimed activity tasks this host should claim now."""
-        return self._activities.claims()
+        return self._activities.claims() if self._offering else ()
 
     def takes_activity(self, name: str, version: str | None) -> bool:
         """Tell whether somebody connected takes this activity."""
         return bool(self._activities.seats.takers(name, version))
 
     def take_surplus(self) -> list[ActivityRow]:
-        """Remove and return claimed activity tasks that nobody here has taken for a while."""
-        return self._activities.take_surplus()
+        """Remove and return claimed activity tasks that others should have: all of them once this host drains."""
+        return self._activities.take_surplus() if self._offering else self._activities.take_waiting()
 
     def unserved(self) -> Counter[WorkClass]:
         """Count what waits in memory and nobody takes."""

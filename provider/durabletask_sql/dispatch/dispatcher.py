@@ -81,7 +81,7 @@ class Dispatcher:
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, seats, entity_seats, clock, BoardPorts(
             self._submit, committer.activity, self._kick, self._want_activities, self._pump,
-            lambda: self._ownership.is_alive), settings.turns)
+            lambda: self._ownership.is_alive, lambda: self._ownership.peers), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
             listeners.committed, self._notices.tell, self._ownership.recover, lambda: self.board.outstanding))
@@ -153,13 +153,15 @@ class Dispatcher:
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def drain(self, seconds: float) -> None:
-        """Hand out nothing more, and wait for what is out, at most so long."""
+        """Hand out nothing more, leave to others what waits, and wait for what is out, at most so long."""
         self.board.stop_offering()
         self._ownership.leave()
-        until = self._clock.monotonic() + seconds
-        # Two parts have to be idle at the same moment, and neither knows of the other.
-        while not (self.board.is_idle and self._owner.is_idle) and self._clock.monotonic() < until:
-            await asyncio.sleep(_IDLE_CHECK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.upkeep.look()
+                # Two parts have to be idle at the same moment, and neither knows of the other.
+                while not (self.board.is_idle and self._owner.is_idle):
+                    await asyncio.sleep(_IDLE_CHECK_SECONDS)
 
     async def stop(self) -> None:
         """Stop all loops and give the partitions back."""

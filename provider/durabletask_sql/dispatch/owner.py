@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from durabletask_sql.clock import MICROSECONDS, Clock
 from durabletask_sql.dispatch.filling import Filler
@@ -54,6 +55,14 @@ _LAST_RETRY_SECONDS = 2.0
 _REPORT_BUSY_SECONDS = 5.0
 
 
+class RoomFor(Protocol):
+    """Tells for which new activity tasks there is room; `backlog`: some may wait that nobody has claimed."""
+
+    def __call__(self, classes: Iterable[tuple[str, str | None]], *, backlog: bool) -> ActivityRoom:
+        """Return the room for tasks of these names and versions."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class OwnerEvents:
     """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown.
@@ -64,7 +73,7 @@ class OwnerEvents:
 
     ready: Callable[[], None]
     activities: Callable[[Iterable[ActivityRow]], None]
-    activity_room: Callable[[Iterable[tuple[str, str | None]]], ActivityRoom]
+    activity_room: RoomFor
     activity_claims: Callable[[], tuple[ActivityClaim, ...]]
     changed: Callable[[TurnCheckpoint], None]
     tell: Callable[[News], None]
@@ -201,9 +210,9 @@ class Owner:
     def _group(self, items: tuple[Item, ...], entering: frozenset[InstanceKey],
                claims: tuple[InstanceKey, ...]) -> Group:
         now = self._clock.now()
-        return Group(items, dict(self._memory.epochs), now, self._host_id, new_claim_token(),
-                     self._events.activity_room(activity_classes(items)), now + TIMER_WINDOW, entering, claims,
-                     self._memory.limits.share_messages)
+        room = self._events.activity_room(activity_classes(items), backlog=self.unclaimed_activities)
+        return Group(items, dict(self._memory.epochs), now, self._host_id, new_claim_token(), room, now + TIMER_WINDOW,
+                     entering, claims, self._memory.limits.share_messages)
 
     def _drop_foreign(self, submissions: list[Submission]) -> list[Submission]:
         """Turns of partitions that went meanwhile are lost before they are tried."""

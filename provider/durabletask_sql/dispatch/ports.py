@@ -14,7 +14,8 @@ class BoardPorts:
 
     `submit` takes the sequence under which the item's message is in memory already, or None. `in_flight` are the
     commits that such messages wait for. `wants_activities` says that unclaimed tasks may have found a taker, `pump`
-    hands out whatever can be handed out, `is_alive` tells whether this host still has its lease.
+    hands out whatever can be handed out, `is_alive` tells whether this host still has its lease, `peers`
+    how many other hosts live.
     """
 
     submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
@@ -23,4 +24,5 @@ class BoardPorts:
     wants_activities: Callable[[], None]
     pump: Callable[[], None]
     is_alive: Callable[[], bool]
+    peers: Callable[[], int]
     in_flight: dict[int, "asyncio.Future[Outcome]"] = field(default_factory=dict)

@@ -96,9 +96,13 @@ class Lanes(Generic[ItemT, GroupT]):
         lane = self._lanes.get(group)
         return lane.items.values() if lane is not None else ()
 
+    def waiting(self) -> list[ItemT]:
+        """Return all items, oldest first in each lane."""
+        return [item for lane in self._lanes.values() for item in lane.items.values()]
+
     def sort_again(self) -> None:
         """Put every item into the lane that is right for it now: the groups have changed."""
-        items: list[ItemT] = [item for lane in self._lanes.values() for item in lane.items.values()]
+        items = self.waiting()
         self._lanes.clear()
         for item in sorted(items, key=_place):
             lane = self._lane(self._group_of(item))
