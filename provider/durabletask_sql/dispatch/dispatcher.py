@@ -73,7 +73,7 @@ class Dispatcher:
         seats, entity_seats = TurnSeats(), EntitySeats()
         self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
         self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease, self._kick,
-                                    self._forget_activities, lambda: self._notices.tell(News(anything=True)))
+                                    self._forget_activities, self._moved)
         self._window_read = clock.monotonic()
         self._timers_moved = asyncio.Event()
         self._awaited: int | None = None  # the due time that the timers' loop waits for
@@ -85,7 +85,7 @@ class Dispatcher:
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
             listeners.committed, self._notices.tell, self._ownership.recover, lambda: self.board.outstanding))
-        self.upkeep = Upkeep(committer, self.board, clock, identity.host_id)
+        self.upkeep = Upkeep(committer, self.board, clock, identity.host_id, self._moved)
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
         return self._owner.submit(item, provisional)
@@ -98,6 +98,11 @@ class Dispatcher:
 
     def _forget_activities(self) -> None:
         self.board.forget_activities()
+
+    def _moved(self) -> None:
+        """Leases have changed, or tasks were given back: others should look, and so does this host."""
+        self._notices.tell(News(anything=True))
+        self._poll_now.set()
 
     def _pump(self) -> None:
         self.board.pump()
@@ -159,8 +164,8 @@ class Dispatcher:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.upkeep.look()
-                # Two parts have to be idle at the same moment, and neither knows of the other.
-                while not (self.board.is_idle and self._owner.is_idle):
+                # The parts have to be idle at the same moment, and neither knows of the other.
+                while not (self.board.is_idle and self._owner.is_idle and self._ownership.has_left):
                     await asyncio.sleep(_IDLE_CHECK_SECONDS)
 
     async def stop(self) -> None:

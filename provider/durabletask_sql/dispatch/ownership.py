@@ -53,7 +53,7 @@ class Ownership:
         """Take the parts; nothing is owned before `start`.
 
         `changed`: there is more to do, or one may work again. `removed`: another host has given this one up for dead,
-        and what it had claimed away. `moved`: other hosts should look at the leases.
+        and what it had claimed away. `moved`: leases have changed, or tasks were freed.
         """
         self._leases = leases
         self._identity = identity
@@ -130,6 +130,11 @@ class Ownership:
         self._leaving = True
         self.nudge()
 
+    @property
+    def has_left(self) -> bool:
+        """Whether everything is handed over that somebody else could have."""
+        return self._leaving and not (self.peers and self._memory.epochs)
+
     async def recover(self) -> None:
         """Make sure of what is ours after an unknown outcome: raise the epochs, drop memory, start from the database."""
         while True:
@@ -185,6 +190,7 @@ class Ownership:
         if moves.acquire or view.dead:
             taken = await self._leases.acquire(self._identity, moves.acquire, view)
             self._adopt(taken)
+            self._moved()  # the tasks of the dead are free as well
         if moves.ask:
             await self._leases.ask(self._identity.host_id, moves.ask)
             self._moved()

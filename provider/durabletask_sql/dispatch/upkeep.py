@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.board import Board
@@ -20,12 +21,14 @@ _LOOKED_AT = 10_000
 class Upkeep:
     """The upkeep of one task hub's work."""
 
-    def __init__(self, committer: Committer, board: Board, clock: Clock, host_id: int) -> None:
-        """Take the parts."""
+    def __init__(self, committer: Committer, board: Board, clock: Clock, host_id: int,
+                 gave_back: Callable[[], None]) -> None:
+        """Take the parts; `gave_back` is told when tasks were left to others."""
         self._committer = committer
         self._board = board
         self._clock = clock
         self._host_id = host_id
+        self._gave_back = gave_back
         self._unclaimed: Counter[WorkClass] = Counter()
         self._counted_at = clock.monotonic() - REPORT_SECONDS
         self.unserved = Unserved(clock)
@@ -55,6 +58,7 @@ class Upkeep:
             except DurableTaskSqlError:
                 self._board.add_activities(surplus)  # by now somebody may take them
                 raise
+            self._gave_back()
 
     async def _count_unclaimed(self) -> Counter[WorkClass]:
         """Count the oldest unclaimed tasks that nobody here takes."""
