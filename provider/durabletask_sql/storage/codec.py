@@ -8,6 +8,9 @@ from durabletask_sql.model.status import Status
 from durabletask_sql.storage.tables import instances
 
 COLUMNS = tuple(column for column in instances.c if column.name != "hub_id")
+# The key, and what a turn changes that neither begins an execution nor replaces one.
+TURN_COLUMNS = ("partition", "instance_id", "row_version", "status", "updated_at", "completed_at", "history_count",
+                "last_turn_at", "custom_status", "failure", "trace", "sections")
 
 
 def encode_instance(row: InstanceRow) -> tuple[object, ...]:
@@ -20,7 +23,14 @@ def encode_instance(row: InstanceRow) -> tuple[object, ...]:
         int(row.status), row.created_at, row.updated_at, row.completed_at, row.scheduled_at, row.history_count,
         row.last_turn_at, encode_text(row.custom_status), row.failure, *links,
         json.dumps(dict(row.tags)).encode() if row.tags else None, row.trace, row.rewinds,
-        json.dumps(row.sections).encode() if row.sections else None)
+        _encode_sections(row))
+
+
+def encode_turn(row: InstanceRow) -> tuple[object, ...]:
+    """Return the values of TURN_COLUMNS."""
+    return (row.partition, row.instance_id, row.row_version, int(row.status), row.updated_at, row.completed_at,
+            row.history_count, row.last_turn_at, encode_text(row.custom_status), row.failure, row.trace,
+            _encode_sections(row))
 
 
 def decode_instance(values: tuple[Any, ...]) -> InstanceRow:
@@ -34,6 +44,10 @@ def decode_instance(values: tuple[Any, ...]) -> InstanceRow:
         partition, instance_id, execution_id, generation, row_version, name, version, Status(status), created_at,
         updated_at, completed_at, scheduled_at, history_count, last_turn_at, decode_text(custom_status), failure,
         parent, json.loads(tags) if tags else {}, trace, rewinds, _decode_sections(sections))
+
+
+def _encode_sections(row: InstanceRow) -> bytes | None:
+    return json.dumps(row.sections).encode() if row.sections else None
 
 
 def _decode_sections(data: bytes | None) -> tuple[CriticalSection, ...]:

@@ -33,6 +33,7 @@ from durabletask_sql.storage.faults import (
     ShortWriteError,
     TransactionError,
 )
+from durabletask_sql.storage.filtering import can_be_trusted
 from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
@@ -146,12 +147,17 @@ class GroupCommit:
         outcomes: dict[int, Outcome] = {}
         active = list(range(len(group.items)))
         failure: TransactionError | None = None
+        trusts = True
         for _ in range(_ATTEMPTS):
             part = replace(group, items=tuple(group.items[at] for at in active))
             if not part.items and not part.claims:
                 return Committed(_in_order(outcomes))
+            attempt = GroupAttempt(self._session, self._hub, part, one_writer=self._one_writer)
             try:
-                done = GroupAttempt(self._session, self._hub, part, one_writer=self._one_writer).run()
+                done = self._trusting(attempt) if trusts and can_be_trusted(part) else None
+                trusts = False
+                if done is None:
+                    done = attempt.run()
             except ConnectionLostError as error:
                 raise _unknown(error) from error
             except (LockTimeoutError, ShortWriteError) as error:
@@ -171,6 +177,14 @@ class GroupCommit:
                 outcomes.update(zip(active, done.outcomes, strict=True))
                 return replace(done, outcomes=_in_order(outcomes))
         return self._after_failure(group, active, outcomes, failure)
+
+    @staticmethod
+    def _trusting(attempt: GroupAttempt) -> Committed | None:
+        """Try it the short way; None when a fence does not hold."""
+        try:
+            return attempt.run_trusting()
+        except ShortWriteError:
+            return None
 
     def _after_failure(self, group: Group, active: list[int], outcomes: dict[int, Outcome],
                        failure: TransactionError | None) -> Committed:

@@ -31,6 +31,7 @@ from sqlalchemy import values as sql_values
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.sql.dml import Delete, Insert, Update
 from sqlalchemy.sql.selectable import CTE, FromClause, SelectBase
@@ -53,7 +54,7 @@ class Statement:
     """A statement, built once for each dialect (and, on SQLite, each size of its source).
 
     `table` is what it touches, for telling which one a lock timeout met. `columns` describe the source, if it has one.
-    `counted`: it is a delete or an insert that must touch as many rows as its source has, else it fails.
+    `counted`: it must meet as many rows as its source has, else it fails: a write, or a locking read.
     """
 
     table: str
@@ -105,12 +106,20 @@ def by_columns(table: Table, v: FromClause, *names: str) -> ColumnElement[bool]:
     return tuple_(*(table.c[name] for name in every)).in_(select(*(v.c[name] for name in every)))
 
 
-def keyed(table: Table, v: FromClause) -> ColumnElement[bool]:
-    """Return the condition that a queue row's (partition, seq) is in the source, in the form that finds it by key."""
+def keyed(table: Table, v: FromClause, *also: str) -> ColumnElement[bool]:
+    """Return the condition that a queue row's (partition, seq) is in the source, in the form that finds it by key.
+
+    `also` are columns that must be in it as well.
+    """
     if isinstance(v, CTE):  # SQLite, where `seq` alone is the key
-        return and_(unindexed(table.c.hub_id) == hub_of(v),
-                    unindexed(table.c.partition).in_(select(v.c.partition)), table.c.seq.in_(select(v.c.seq)))
-    return by_columns(table, v, "partition", "seq")
+        return and_(unindexed(table.c.hub_id) == hub_of(v), table.c.seq.in_(select(v.c.seq)),
+                    *(unindexed(table.c[name]).in_(select(v.c[name])) for name in ("partition", *also)))
+    return by_columns(table, v, "partition", "seq", *also)
+
+
+def locked(v: FromClause, build: Callable[[], SelectBase]) -> FromClause:
+    """Return the rows of a locking query over a source; on SQLite, where the write lock covers all, the source."""
+    return v if isinstance(v, CTE) else build().subquery("locked")
 
 
 def same_row(table: FromClause, v: FromClause, found: FromClause) -> ColumnElement[bool]:
@@ -138,8 +147,8 @@ def _as_it_is(col: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def insert_new(table: Table, v: FromClause) -> Insert:
-    """Return an insert that passes over keys which exist (on SQLite, under the write lock, none can)."""
-    return table.insert() if isinstance(v, CTE) else postgres_insert(table).on_conflict_do_nothing()
+    """Return an insert that passes over keys which exist."""
+    return (sqlite_insert if isinstance(v, CTE) else postgres_insert)(table).on_conflict_do_nothing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +173,10 @@ class PostgresCompiler:
         if found is None:
             built = statement.build(self._source(statement))
             if statement.counted:
-                assert isinstance(built, Delete | Insert)
                 # Raises by itself: COMMIT is in the same flush, a count read in Python would come too late.
-                gone = built.returning(_ONE.label("one")).cte("gone")
-                counted = select(func.count()).select_from(gone).scalar_subquery()
+                if isinstance(built, Delete | Insert | Update):
+                    built = built.returning(_ONE.label("one"))
+                counted = select(func.count()).select_from(built.cte("met")).scalar_subquery()
                 built = select(_ONE / case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
             found = self._cache[statement] = self.prepare(built)
         return found

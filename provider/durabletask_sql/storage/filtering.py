@@ -56,6 +56,22 @@ class Kept:
     refused: list[NewChild] = field(default_factory=list)
 
 
+def can_be_trusted(group: Group) -> bool:
+    """Tell whether all fences of a group are in its statements: those of instances, new children and activity tasks."""
+    return not group.alone and all(isinstance(item, TurnCheckpoint | ActivityCompletion) for item in group.items)
+
+
+def trusted(group: Group, partitions: frozenset[int]) -> Read:
+    """Return what a group would read if all its fences held and the ids of all its children were free."""
+    fences, tasks = dict[InstanceKey, Fence](), dict[Task, int]()
+    for item in group.items:
+        if isinstance(item, TurnCheckpoint):
+            fences[item.key] = Fence(item.expected_version, Status.RUNNING, item.row.execution_id, item.row.generation)
+        elif isinstance(item, ActivityCompletion):
+            tasks[item.key.partition, item.seq] = item.token
+    return Read(partitions, fences, fences, tasks, tasks)
+
+
 def filter_items(group: Group, read: Read) -> Kept:
     """Return an outcome for each item: COMMITTED for those that stay, LOST or BUSY with the cause for the others."""
     kept, taken = Kept(), set[InstanceKey]()

@@ -111,7 +111,7 @@ class SqliteSession:
             self.rollback()
             raise _fault(error) from error
         # The driver's rowcount knows nothing of statements that begin with WITH.
-        reply.count = self._connection.total_changes - before
+        reply.count = self._connection.total_changes - before or len(reply.rows)
         if statement.counted and reply.count != len(rows):
             self.rollback()
             raise ShortWriteError(statement.table)

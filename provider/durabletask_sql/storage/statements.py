@@ -22,7 +22,7 @@ from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.selectable import FromClause
 from sqlalchemy.types import TypeEngine
 
-from durabletask_sql.storage.codec import COLUMNS
+from durabletask_sql.storage.codec import COLUMNS, TURN_COLUMNS
 from durabletask_sql.storage.dialect import (
     BIGINT,
     BYTES,
@@ -36,6 +36,7 @@ from durabletask_sql.storage.dialect import (
     in_rows,
     insert_new,
     keyed,
+    locked,
     no_source,
     rows_of,
     same_row,
@@ -67,7 +68,7 @@ _INSTANCE_TYPES: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_
                           "rewinds": INTEGER, "sections": BYTES}
 
 
-def by_key(table: Table, v: FromClause) -> ColumnElement[bool]:
+def by_key(table: FromClause, v: FromClause) -> ColumnElement[bool]:
     """Return the condition that a row belongs to an instance of the source, by its table's primary key."""
     return and_(table.c.hub_id == hub_of(v), table.c.partition == v.c.partition,
                 table.c.instance_id == v.c.instance_id)
@@ -92,6 +93,11 @@ LOCK_PARTITIONS = Statement("partitions", lambda v: (
     select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
     .where(by_columns(partitions, v, "partition"))
     .order_by(partitions.c.partition).with_for_update(read=True)), {"partition": INTEGER})
+
+HOLD_PARTITIONS = Statement("partitions", lambda v: (
+    select(partitions.c.partition)
+    .where(by_columns(partitions, v, "partition", "epoch"), partitions.c.owner == bindparam("owner", type_=BIGINT))
+    .order_by(partitions.c.partition).with_for_update(read=True)), {"partition": INTEGER, "epoch": BIGINT}, counted=True)
 
 LOCK_FREE_PARTITIONS = Statement("partitions", lambda v: (
     select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
@@ -126,9 +132,23 @@ LOCK_QUEUE_KEYS = {table.name: Statement(table.name, _read_keys(table, lock=True
 
 # Instances
 
-UPDATE_INSTANCES = Statement("instances", lambda v: (
-    update(instances).where(by_key(instances, v))
-    .values({name: v.c[name] for name in _INSTANCE_TYPES if name not in KEYS})), _INSTANCE_TYPES)
+def _update_instances(types: Types) -> Callable[[FromClause], Executable]:
+    """Write rows whose version rises by one, and only over the version before: the fence is in the statement itself."""
+    def build(v: FromClause) -> Executable:
+        before = instances.alias("before")
+        rows = locked(v, lambda: (
+            select(*(v.c[name] for name in types), hub_of(v).label("hub_id"))
+            .select_from(v.join(before, and_(by_key(before, v), before.c.row_version == v.c.row_version - 1)))
+            .order_by(before.c.partition, before.c.instance_id)
+            .with_for_update(key_share=True, skip_locked=True, of=before)))
+        return (update(instances).where(by_key(instances, rows), instances.c.row_version == rows.c.row_version - 1)
+                .values({name: rows.c[name] for name in types if name not in KEYS}))
+    return build
+
+
+UPDATE_INSTANCES = Statement("instances", _update_instances(_INSTANCE_TYPES), _INSTANCE_TYPES, counted=True)
+_TURN_TYPES = {name: _INSTANCE_TYPES[name] for name in TURN_COLUMNS}
+UPDATE_TURNS = Statement("instances", _update_instances(_TURN_TYPES), _TURN_TYPES, counted=True)
 
 INSERT_INSTANCES = Statement(
     "instances", lambda v: insert_rows(instances, v, _INSTANCE_TYPES, insert_new(instances, v)), _INSTANCE_TYPES,
@@ -140,8 +160,20 @@ _TASK: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT,
                 "version": TEXT, "host": BIGINT, "token": BIGINT, "event": BYTES}
 INSERT_TASKS = Statement(
     "activity_queue", lambda v: insert_rows(activity_queue, v, _TASK).returning(activity_queue.c.seq), _TASK)
-DELETE_TASKS = Statement("activity_queue", lambda v: delete(activity_queue).where(keyed(activity_queue, v)), SEQS,
-                         counted=True)
+
+
+def _delete_tasks(v: FromClause) -> Executable:
+    """Delete claimed tasks, each only under its claim: this fence, too, is in the statement itself."""
+    held = activity_queue.alias("held")
+    rows = locked(v, lambda: (
+        select(*rows_of(held), v.c.token).select_from(v.join(held, and_(
+            held.c.hub_id == hub_of(v), held.c.partition == v.c.partition, held.c.seq == v.c.seq,
+            held.c.token == v.c.token)))
+        .order_by(held.c.partition, held.c.seq).with_for_update(skip_locked=True, of=held)))
+    return delete(activity_queue).where(keyed(activity_queue, rows, "token"))
+
+
+DELETE_TASKS = Statement("activity_queue", _delete_tasks, {**SEQS, "token": BIGINT}, counted=True)
 SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
     delete(activity_queue).where(activity_queue.c.host == 0, in_rows(activity_queue, v, select(
         *rows_of(activity_queue)).select_from(v.join(activity_queue, by_instance(activity_queue, v)))))), KEYS)
