@@ -76,9 +76,15 @@ class SqlCommitter:
 
     def load_on(self, session: Session, load: Load) -> Loaded:
         """Claim and read on this session, on this thread."""
+        trusts = True
         for attempt in range(_ATTEMPTS):
+            work = LoadAttempt(session, self._hub.hub_id, load)
             try:
-                return LoadAttempt(session, self._hub.hub_id, load).run()
+                if trusts and work.can_trust:
+                    return work.run_trusting()
+                return work.run()
+            except ShortWriteError:
+                trusts = False
             except ConnectionLostError as error:
                 raise _unknown(error) from error
             except (LockTimeoutError, ConflictError) as error:
