@@ -148,15 +148,17 @@ def test_sqlite_waits_for_another_process_says_so_and_loses_nothing(tmp_path, ca
         other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
         commit = asyncio.create_task(w.commit(w.turn(row)))
-        assert await asyncio.to_thread(reported.wait, 1.0)
-        assert time.monotonic() - began < 1.0
+        said = await asyncio.to_thread(reported.wait, 1.0)
+        took = time.monotonic() - began
         other.execute("COMMIT")
+        assert said
+        assert took < 1.0
         ended = time.monotonic()
         assert kinds(await commit) == [COMMITTED]
         assert time.monotonic() - ended < 0.25
         other.close()
 
-    logger, listener = logging.getLogger("durabletask_sql.storage.sqlite"), Listener()
+    logger, listener = logging.getLogger("durabletask_sql.storage.writer"), Listener()
     logger.addHandler(listener)
     try:
         in_world(url, test)
