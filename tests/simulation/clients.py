@@ -125,9 +125,28 @@ def _hears(name: str, *, suspends: bool = False) -> Scenario:
 async def _tells(client: Client, instance: str) -> None:
     """One orchestration tells another one."""
     await client.create("listener", instance, None)
-    await client.create("teller", f"{instance}.teller", instance)
+    await client.create("teller", f"{instance}.teller", [instance, 0])
     client.check(await client.wait(instance), Status.COMPLETED, [0, 1, 2, 3])
     client.check(await client.wait(f"{instance}.teller"), Status.COMPLETED, "told")
+
+
+def _hears_both(*, suspends: bool) -> Scenario:
+    """What a client was told is there comes before what an orchestration says that was begun afterwards."""
+    async def scenario(client: Client, instance: str) -> None:
+        await client.create("listener", instance, None)
+        if suspends:
+            await client.ask(lambda hub: hub.service.suspend(instance, None))
+        for word in range(8):
+            await client.tell(instance, word)
+        await client.create("teller", f"{instance}.teller", [instance, 8])
+        if suspends:
+            await client.wait(f"{instance}.teller")
+            await client.ask(lambda hub: hub.service.resume(instance, None))
+        state = await client.wait(instance)
+        heard = list(dict.fromkeys(json.loads(state.output or "[]")))
+        if heard != list(range(12)):
+            client.told("events", f"{instance}: {state.row.status.name}, heard {state.output}")
+    return scenario
 
 
 async def _kills(client: Client, instance: str) -> None:
@@ -204,7 +223,8 @@ async def _schedules(client: Client, instance: str) -> None:
 SCENARIOS: dict[str, Scenario] = {
     "chain": _simple("chain", 3), "fan": _simple("fan", 10), "nap": _simple("nap", 20.0), "family": _simple("family", 2),
     "periodic": _simple("periodic", 0), "stubborn": _simple("stubborn", 8), "listener": _hears("listener"),
-    "suspended": _hears("listener", suspends=True), "counter": _hears("counter"), "teller": _tells, "sleeper": _kills,
+    "suspended": _hears("listener", suspends=True), "counter": _hears("counter"), "teller": _tells,
+    "crowded": _hears_both(suspends=False), "crammed": _hears_both(suspends=True), "sleeper": _kills,
     "mover": _moves, "holder": _holds, "fragile": _mends, "purged": _purges, "replaced": _replaces,
     "scheduled": _schedules,
 }

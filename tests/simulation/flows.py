@@ -84,9 +84,10 @@ def deaf(flow: Flow, given: Any):
     yield [flow.event("never"), flow.nap(10_000)]
 
 
-def teller(flow: Flow, target: str):
+def teller(flow: Flow, given: list[Any]):
     """Say words to another one, with work between them."""
-    for number in range(4):
+    target, first = given
+    for number in range(first, first + 4):
         flow.tell(target, "word", number)
         yield flow.task("add_one", number)
     flow.tell(target, "word", "end")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from durabletask_sql.model.checkpoints import ActivityCompletion, OutcomeKind
+from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.ports.committer import Committed, Group
 from simulation.loop import Process
 
@@ -42,6 +43,11 @@ class Monitors:
             if owned[partition] != (group.host_id, group.epochs.get(partition)):
                 self._told("fence", f"{process.name} committed {type(item).__name__} of {item.key.instance_id} under "
                                     f"{group.epochs.get(partition)}, while {owned[partition]} is owner and epoch")
+
+    def answered(self, row: ActivityRow) -> None:
+        """I3: a result that was acknowledged has been taken, or its claim had gone."""
+        if self._connection.execute("SELECT 1 FROM activity_queue WHERE seq = ? AND token = ?", (row.seq, row.token)).fetchall():
+            self._told("durable", f"the result of activity {row.task_id} of {row.key.instance_id} was acknowledged and is not there")
 
     def acknowledged(self, what: str, instance: str) -> None:
         """I3: what was acknowledged is there."""

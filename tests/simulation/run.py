@@ -12,6 +12,7 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of texts is a p
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from simulation.planted import BUGS, planted
 from simulation.world import simulate
 
 
@@ -21,6 +22,21 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def find_planted(names: list[str], most: int) -> int:
+    """Run each planted bug until it is found; write a table of how many seeds that took."""
+    missed = 0
+    for name in names:
+        began, problems, seed = time.monotonic(), list[str](), 0
+        with planted(name):
+            while not problems and seed < most:
+                problems = simulate(seed).problems
+                seed += 1
+        missed += not problems
+        say(f"{seed if problems else 'not found in ' + str(seed):>4} | {name} | {time.monotonic() - began:.1f} s | "
+            f"{problems[0][:110] if problems else ''}")
+    return int(bool(missed))
+
+
 def main() -> int:
     """Run seeds; say which failed and why."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -28,7 +44,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--planted", nargs="?", const="", metavar="NAME", help="find the planted bugs (of this name)")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="of them the I-th of N parts")
     arguments = parser.parse_args()
+    if arguments.planted is not None:
+        part, parts = arguments.part
+        return find_planted([name for name in BUGS if arguments.planted in name][part::parts], arguments.seeds)
     seeds = [arguments.seed] if arguments.seed is not None else range(arguments.first, arguments.first + arguments.seeds)
     failed, began, seconds = [], time.monotonic(), 0.0
     for seed in seeds:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from durabletask_sql.errors import DurableTaskSqlError
+from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.ports.work import ActivityItem, EntityItem, Profile, TurnItem
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
@@ -55,17 +56,21 @@ class Connection:
 
 
 class SimulatedWorker:
-    """One worker process. It never dies, but its connections do."""
+    """One worker process, which is started anew whenever it dies."""
 
     def __init__(self, name: str, hosts: Sequence[SimulatedHost], world: World, chance: random.Random,
-                 told: Callable[[str, str], None], now: Callable[[], int]) -> None:
-        """`hosts` are those there are at any time; `told` hears of problems; `now` is the database's time."""
+                 told: Callable[[str, str], None], answered: Callable[[ActivityRow], None], now: Callable[[], int]) -> None:
+        """`hosts` are those there are at any time; `told` hears of problems, `answered` of acknowledged results.
+
+        `now` is the database's time.
+        """
         self.name = name
         self.chance = chance
         self.connection: Connection | None = None
         self._hosts = hosts
         self._world = world
         self._told = told
+        self._answered = answered
         self._now = now
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -101,6 +106,12 @@ class SimulatedWorker:
         """Lose the connection; what is being worked on goes on, and its answer comes too late or from elsewhere."""
         if self.connection is not None:
             self.connection.lost.set()
+
+    def crash(self) -> None:
+        """End as SIGKILL does, and begin anew: what was being worked on is forgotten."""
+        self.disconnect()
+        for task in self._tasks:
+            task.cancel()
 
     # Work
 
@@ -141,7 +152,8 @@ class SimulatedWorker:
             answer.result.value = json.dumps(run_activity(self._world, row.name, json.loads(asked.input.value)))
         except FlowError as error:
             answer.failureDetails.errorType, answer.failureDetails.errorMessage = "FlowError", str(error)
-        await self._say(connection, lambda hub: hub.board.complete_activity(answer))
+        if await self._say(connection, lambda hub: hub.board.complete_activity(answer)):
+            self._answered(row)
         if self.chance.random() < 0.1:
             await self._say(connection, lambda hub: hub.board.complete_activity(answer))
 
@@ -157,19 +169,23 @@ class SimulatedWorker:
             answer.entityState.value = state
         await self._say(connection, lambda hub: hub.board.complete_entity(answer))
 
-    async def _say(self, connection: Connection, work: Callable[[Any], Any]) -> None:
-        """Give an answer where the work came from, or else where one is connected now; it may get lost."""
-        for _ in range(3):
+    async def _say(self, connection: Connection, work: Callable[[Any], Any]) -> bool:
+        """Give an answer where the work came from, or else where one is connected now; it may get lost.
+
+        Return whether the first try was acknowledged.
+        """
+        for attempt in range(3):
             try:
                 await connection.host.call(work, _SECONDS)
             except GoneError:
                 if self.connection is None or self.connection is connection:
-                    return
+                    return False
                 connection = self.connection
             except DurableTaskSqlError:
                 await asyncio.sleep(0.2)
             else:
-                return
+                return attempt == 0
+        return False
 
 
 async def _at_once(function: Callable[[Any], None], argument: Any) -> None:

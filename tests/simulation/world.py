@@ -11,12 +11,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from checker import check_hub
 from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.storage import leases
+from durabletask_sql.storage.lease_statements import LeaseStatements
 from simulation.chance import seeded
 from simulation.clients import SCENARIOS, Client
 from simulation.flows import World
@@ -102,8 +104,8 @@ class Simulation:
     async def storm(self) -> None:
         """Let things go wrong for a while; then everything is well again."""
         until = self.loop.time() + STORM_SECONDS
-        misfortunes = (self._kill, self._kill, self._freeze, self._freeze, self._expire, self._disconnect, self._slow,
-                       self._fail, self._stop)
+        misfortunes = (self._kill, self._kill, self._freeze, self._freeze, self._expire, self._disconnect, self._crash_worker,
+                       self._slow, self._fail, self._stop)
         while self.loop.time() < until:
             await asyncio.sleep(self.chance.expovariate(1 / 4.0))
             await self.chance.choice(misfortunes)()
@@ -152,10 +154,15 @@ class Simulation:
         self.note("disconnect", worker.name)
         worker.disconnect()
 
+    async def _crash_worker(self) -> None:
+        worker = self.chance.choice(self.workers)
+        self.note("crash", worker.name)
+        worker.crash()
+
     async def _slow(self) -> None:
-        """Let some calls of the database take seconds, for a while."""
+        """Let some calls of the database take seconds, for a while; now and then longer than a lease."""
         self.note("slow")
-        self.weather.slow = 0.2
+        self.weather.slow, self.weather.slow_seconds = 0.2, self.chance.choice([2.0, 2.0, 1.5 * LEASE_SECONDS])
         self.loop.call_later(self.chance.uniform(0.5, 6.0), setattr, self.weather, "slow", 0.0)
 
     async def _fail(self) -> None:
@@ -170,7 +177,8 @@ class Simulation:
         for _ in range(HOSTS):
             self.start_host()
         keeper = asyncio.ensure_future(self._keep_hosts())
-        self.workers = [SimulatedWorker(f"worker-{number}", self.hosts, self.flows, self.chance, self.told, self.now)
+        self.workers = [SimulatedWorker(f"worker-{number}", self.hosts, self.flows, self.chance, self.told,
+                                        self.monitors.answered, self.now)
                         for number in range(WORKERS)]
         working = [asyncio.ensure_future(worker.run()) for worker in self.workers]
         clients = [asyncio.ensure_future(self._client(number)) for number in range(CLIENTS)]
@@ -242,6 +250,16 @@ class _Listener(logging.Handler):
             self._simulation.told("log", text)
 
 
+def _lease_statements(*, is_sqlite: bool) -> LeaseStatements:
+    """Build the lease statements once: they are compiled once then."""
+    return _built(LeaseStatements._acquire, LeaseStatements._release_tasks, is_sqlite=is_sqlite)
+
+
+@cache
+def _built(*_parts: object, is_sqlite: bool) -> LeaseStatements:
+    return LeaseStatements(is_sqlite=is_sqlite)
+
+
 @contextmanager
 def _surroundings(simulation: Simulation) -> Iterator[None]:
     """Hear what is logged, and let the database's time be the simulation's."""
@@ -251,10 +269,12 @@ def _surroundings(simulation: Simulation) -> Iterator[None]:
     log.setLevel(logging.INFO)
     log.propagate = False
     leases.process_time = simulation.now
+    statements = leases.sql.LeaseStatements
+    leases.sql.LeaseStatements = _lease_statements
     try:
         yield
     finally:
-        leases.process_time = kept
+        leases.process_time, leases.sql.LeaseStatements = kept, statements
         log.removeHandler(listener)
         log.setLevel(before[0])
         log.propagate = before[1]
