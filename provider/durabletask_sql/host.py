@@ -103,8 +103,8 @@ def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableC
         if news.anything:
             service.waiters.hint()
 
-    dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), store.wakeups(hub, identity.host_id),
-                            clock, dispatch, Listeners(committed, heard))
+    dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), store.deliveries(hub),
+                            store.wakeups(hub, identity.host_id), clock, dispatch, Listeners(committed, heard))
     service = Orchestrations(hub, store.instances(hub), clock, settings.limits, dispatcher)
     entities = Entities(hub, store.entities(hub), clock, settings.limits, dispatcher)
     administration = HubAdministration(hub, store, dispatcher.start_over, allowed=settings.manage_hubs)

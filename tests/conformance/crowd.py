@@ -155,6 +155,7 @@ COLUMNS: dict[str, Callable[[Person, bool], Any]] = {
     "new_execution_id": lambda *_: "next", "rewinds": lambda *_: 0, "partition_count": lambda *_: PARTITIONS, "host_id": lambda one, _: one.number + 1,
     "source": lambda *_: 0, "item_source": lambda *_: 0, "item_seq": lambda one, _: _seq(HUB, one, 9),
     "worker": lambda *_: "w", "attempts": lambda *_: 5, "set_aside_at": lambda *_: 1,
+    "failed": lambda *_: 3, "suspect": lambda *_: 0,
 }
 SCALARS: dict[str, Any] = {
     "hub": HUB, "partition": SOME[0].partition, "epoch": EPOCH, "room": 20, "horizon": COUNT * SECOND // 20, "owner": HOST,

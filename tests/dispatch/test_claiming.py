@@ -13,6 +13,7 @@ from durabletask_sql.dispatch.claiming import ACTIVITY_BATCH, ACTIVITY_BUFFER, b
 from durabletask_sql.dispatch.executors import Seats
 from durabletask_sql.dispatch.unserved import WorkClass
 from durabletask_sql.model.filters import WorkFilters, name_filter
+from durabletask_sql.partitions.suspects import Standing, Suspicion
 from durabletask_sql.ports.claims import ActivityClaim
 from durabletask_sql.ports.work import Profile, WorkKind
 from durabletask_sql.protocol.assembly import HEAD_BYTES
@@ -110,9 +111,9 @@ def test_what_nobody_takes_is_told_once_a_minute_and_counted(database_url, caplo
 
 
 def seats_of(*profiles, slots=10):
-    seats = Seats(WorkKind.ACTIVITY)
+    seats = Seats(WorkKind.ACTIVITY, Suspicion())
     for number, profile in enumerate(profiles):
-        seats.add(Worker(profile, name=str(number)), slots)
+        seats.add(Worker(profile, name=str(number)), slots, Standing("kind"))
     return seats
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from dispatch.bench import DONE, Bench, Worker, finish, kinds, on_bench, only
-from durabletask_sql.dispatch import entities as dispatch_entities
 from durabletask_sql.partitions.limits import MemoryLimits
+from durabletask_sql.partitions.suspects import COUNTED_FAILURES
 from durabletask_sql.ports.work import Profile
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -153,7 +153,7 @@ def test_an_answer_that_cannot_be_carried_out_is_set_aside_and_the_next_goes_on(
     async def test(bench: Bench):
         worker = bench.connect(Worker())
         await signal(bench, operation="bad")
-        for _ in range(dispatch_entities.MAX_FAILED_DELIVERIES):
+        for _ in range(COUNTED_FAILURES):
             item = await worker.batch()
             assert operations(item) == ["bad"]
             await bench.ran(item, DONE, DONE, DONE)

@@ -7,6 +7,7 @@ from typing import Any
 
 from durabletask_sql.dispatch.executors import Seats, prefer_another, roomiest
 from durabletask_sql.model.filters import WorkFilters, name_filter
+from durabletask_sql.partitions.suspects import Standing, Suspicion
 from durabletask_sql.ports.work import Needs, Profile, WorkKind
 
 FLOW_ONLY = Profile(WorkFilters(orchestrations=name_filter([("flow", [])])))
@@ -22,12 +23,15 @@ class Someone:
 class Item:
     token: str
     key: Any = field(default="key")
+    item: object = None
+    rows: tuple = ()
+    is_suspect: bool = False
 
 
 def seated(*executors, slots=2):
-    seats = Seats(WorkKind.ORCHESTRATION)
+    seats = Seats(WorkKind.ORCHESTRATION, Suspicion())
     for executor in executors:
-        seats.add(executor, slots)
+        seats.add(executor, slots, Standing("kind"))
     return seats
 
 
@@ -50,7 +54,7 @@ def test_classes_with_the_same_takers_share_a_group():
 def test_another_executor_of_a_known_profile_joins_the_groups_that_are_there():
     seats = seated(Someone(name="one"))
     group = seats.takers("flow", None)
-    assert not seats.add(Someone(name="two"), 1)
+    assert not seats.add(Someone(name="two"), 1, Standing("kind"))
     assert seats.takers("flow", None) is group
     assert names(group) == ["one", "two"]
 
@@ -58,15 +62,15 @@ def test_another_executor_of_a_known_profile_joins_the_groups_that_are_there():
 def test_a_new_profile_and_the_last_of_one_change_who_takes_what():
     flows = Someone(FLOW_ONLY, "flows")
     seats = seated(Someone(name="all"))
-    assert seats.add(flows, 1)
+    assert seats.add(flows, 1, Standing("kind"))
     assert names(seats.takers("flow", None)) == ["all", "flows"]
     assert seats.remove(flows) == ([], True)
     assert names(seats.takers("flow", None)) == ["all"]
 
 
 def test_an_executor_without_slots_takes_nothing():
-    seats = Seats(WorkKind.ACTIVITY)
-    assert not seats.add(Someone(), 0)
+    seats = Seats(WorkKind.ACTIVITY, Suspicion())
+    assert not seats.add(Someone(), 0, Standing("kind"))
     assert not seats.takers("step", None)
 
 

@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.claiming import buffer_for, claims_for, room_for
 from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
-from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.dispatch.failures import lost_cause
+from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.dispatch.results import activity_outcome, parse_activity_token
-from durabletask_sql.model.checkpoints import ActivityCompletion, Outcome, OutcomeKind
+from durabletask_sql.model.checkpoints import ActivityCompletion, Blame, Outcome, OutcomeKind, Quarantine
+from durabletask_sql.model.deliveries import Mark, RowKey
 from durabletask_sql.model.messages import ActivityRow
+from durabletask_sql.model.quarantine import Source
 from durabletask_sql.partitions.lanes import Lane, Lanes
 from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.partitions.suspects import Standing, Suspicion, is_out, is_suspect
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import ActivityItem, Executor, Needs, WorkKind
@@ -40,6 +44,7 @@ class Task:
     needs: Needs | None = None
     abandons: int = 0
     abandoned_by: Executor | None = None
+    lost_by: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -60,12 +65,24 @@ class OpenActivity:
     key: tuple[str, int]
     task: Task
     executor: Executor
+    standing: Standing
+    is_suspect: bool = False
+
+    @property
+    def item(self) -> int:
+        """What identifies the item, whatever delivery of it."""
+        return self.task.row.seq
+
+    @property
+    def rows(self) -> tuple[RowKey, ...]:
+        """Which rows it consists of."""
+        return (RowKey(Source.TASK, self.task.row.key.partition, self.task.row.seq),)
 
 
 class Activities:
     """The activity tasks of one task hub that wait here or are out."""
 
-    def __init__(self, hub: TaskHub, speculation: Speculation, clock: Clock, ports: BoardPorts,
+    def __init__(self, hub: TaskHub, speculation: Speculation, suspicion: Suspicion, clock: Clock, ports: BoardPorts,
                  limits: TurnLimits) -> None:
         """Begin with nobody connected and nothing to do."""
         self._hub = hub
@@ -73,7 +90,7 @@ class Activities:
         self._clock = clock
         self._ports = ports
         self._limits = limits
-        self.seats: Seats[OpenActivity] = Seats(WorkKind.ACTIVITY)
+        self.seats: Seats[OpenActivity] = Seats(WorkKind.ACTIVITY, suspicion)
         self._lanes: Lanes[Task, Takers[OpenActivity]] = Lanes(self._group_of)
         self._waiting: dict[int, Task] = {}  # by sequence: of two claims of a task the later one
         self._completing: set[Claim] = set()
@@ -85,9 +102,9 @@ class Activities:
 
     def _group_of(self, task: Task) -> Takers[OpenActivity]:
         row = task.row
-        if task.needs is None:
-            return self.seats.takers(row.name, row.version)
-        return self.seats.takers_of(row.name, row.version, task.needs)
+        takers = (self.seats.takers(row.name, row.version) if task.needs is None else
+                  self.seats.takers_of(row.name, row.version, task.needs))
+        return self.seats.suspects(takers) if is_suspect(row.failed) else takers
 
     # Out
 
@@ -95,8 +112,19 @@ class Activities:
         """Take in activity tasks that this host has claimed, perhaps anew after it had lost an older claim."""
         for row in rows:
             self._unqueue(row.seq)
+            if is_out(row.failed):
+                self._set_aside(row, None)
+                continue
             size = len(row.event) + HEAD_BYTES
             self._queue(Task(row, needs=Needs(size, size) if size > _SMALL_BYTES else None))
+
+    def _set_aside(self, row: ActivityRow, worker: str | None) -> None:
+        """Set aside what was lost too often with its workers or hosts."""
+        _log.error("activity %d (%r) of instance %r is set aside: %s", row.task_id, row.name, row.key.instance_id,
+                   lost_cause(row.failed))
+        self.seats.suspicion.forget(row.seq)
+        self._ports.submit(Quarantine(row.key, lost_cause(row.failed), activity=(row.seq, row.token), blame=Blame(
+            row.execution_id, worker=worker, attempts=row.failed)), None)
 
     def _queue(self, task: Task, *, first: bool = False) -> None:
         self._waiting[task.row.seq] = task
@@ -158,8 +186,13 @@ class Activities:
             seat = prefer_another(self._group_of(task), seat, task.abandoned_by)
         self._dispatches += 1
         token = f"activity:{self._hub.hub_id}:{row.key.partition}:{row.seq}:{row.token:x}:{self._dispatches}"
-        self.seats.open(seat, OpenActivity(token, key, task, seat.executor))
-        seat.executor.offer_activity(ActivityItem(token, row))
+        opened = OpenActivity(token, key, task, seat.executor, seat.standing, is_suspect(row.failed))
+        self.seats.open(seat, opened)
+        if self.seats.suspicion.careful:
+            self._ports.deliver(Carefully(opened, lambda: self.seats.find(token) is opened,
+                                          lambda: opened.executor.offer_activity(ActivityItem(token, row))))
+        else:
+            seat.executor.offer_activity(ActivityItem(token, row))
 
     def _wait_for_answer(self, task: Task, key: tuple[str, int]) -> None:
         """Another task of the same key is out where answers carry no token: this one may go elsewhere, or waits."""
@@ -169,12 +202,24 @@ class Activities:
 
     # Back
 
-    def take_back(self, activities: Sequence[OpenActivity]) -> None:
-        """Put the tasks of an executor that went away in front of all others."""
+    def take_back(self, activities: Sequence[OpenActivity], marked: Collection[object]) -> None:
+        """Put the tasks of an executor that went away in front of all others, those marked as suspects behind."""
         for activity in reversed(activities):
             self._forget_silence(activity.key)
-            if activity.task.claim not in self._completing and activity.task.row.seq not in self._waiting:
-                self._queue(activity.task, first=True)
+            task = activity.task
+            if task.claim in self._completing or task.row.seq in self._waiting:
+                continue
+            if activity in marked:
+                self._mark(task, activity.executor.name)
+            if is_out(task.row.failed):
+                self._set_aside(task.row, task.lost_by)
+            else:
+                self._queue(task, first=not is_suspect(task.row.failed))
+
+    def _mark(self, task: Task, worker: str) -> None:
+        row = task.row = replace(task.row, failed=task.row.failed + 1)
+        task.lost_by = worker
+        self._ports.mark([Mark(RowKey(Source.TASK, row.key.partition, row.seq), row.failed, row.token)])
 
     def sort_again(self) -> None:
         """The executors are others now: see who takes what waits."""
@@ -199,6 +244,8 @@ class Activities:
             outcome = await self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
         finally:
             self._completing.discard((row.seq, row.token))
+        if outcome.kind is OutcomeKind.COMMITTED and opened is not None:
+            self.seats.suspicion.completed(opened.standing, opened.item)
         if outcome.kind is OutcomeKind.LOST:
             _log.info("the result of activity %d of instance %r counts no more: %s", row.task_id,
                       row.key.instance_id, outcome.cause)
@@ -223,7 +270,8 @@ class Activities:
 
     async def _submit_result(self, item: ActivityCompletion) -> Outcome:
         """Submit a result; the turn that it triggers may run at once, its commit waits for this one (I3)."""
-        seq = self._speculation.enter(item.message)
+        # A careful host has nothing out whose rows it cannot name.
+        seq = self._speculation.enter(item.message) if not self.seats.suspicion.careful else None
         done = self._ports.submit(item, seq)
         if seq is not None:
             in_flight = self._ports.in_flight

@@ -4,23 +4,28 @@ It only brings together turns, activities and entities: each kind of work has a 
 executors that take it and have room, oldest first.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.activities import Activities
 from durabletask_sql.dispatch.entities import Entities, EntitySeats
+from durabletask_sql.dispatch.failures import report_worker
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import Turns, TurnSeats
 from durabletask_sql.dispatch.unserved import WorkClass
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.partitions.suspects import Delivery, Standing
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import Executor, WorkKind
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.turn.intake import TurnLimits
+
+_log = logging.getLogger(__name__)
 
 
 class Board:
@@ -31,8 +36,10 @@ class Board:
         """Begin with nobody connected and nothing to do; the seats sort the memory's ready instances and entities."""
         self._memory = memory
         self._ports = ports
+        self._suspicion = suspicion = seats.suspicion
+        self._standings: dict[Executor, Standing] = {}
         self._turns = Turns(hub, host_id, memory, seats, clock, ports, limits)
-        self._activities = Activities(hub, speculation, clock, ports, limits)
+        self._activities = Activities(hub, speculation, suspicion, clock, ports, limits)
         self._entities = Entities(hub, host_id, memory, entity_seats, clock, ports, limits.payload_bytes)
         self._offering = True
 
@@ -96,31 +103,43 @@ class Board:
 
     def connect(self, executor: Executor) -> None:
         """Begin to offer work to this executor."""
-        if self._turns.seats.add(executor, executor.turn_slots):
+        standing = self._standings[executor] = Standing(executor.profile)
+        if self._turns.seats.add(executor, executor.turn_slots, standing):
             self._memory.ready.sort_again()
-        if self._activities.seats.add(executor, executor.activity_slots):
+        if self._activities.seats.add(executor, executor.activity_slots, standing):
             self._activities.sort_again()
             self._ports.wants_activities()
-        if self._entities.seats.add(executor, executor.entity_slots):
+        if self._entities.seats.add(executor, executor.entity_slots, standing):
             self._memory.entities.sort_again()
         self._ports.wants_work()
         self.pump()
 
-    def disconnect(self, executor: Executor) -> None:
+    def disconnect(self, executor: Executor, *, lost: bool = True) -> None:
         """Stop offering, and put everything that it still has back into the queue, at once and in front."""
-        turns, changed = self._turns.seats.remove(executor)
-        if changed:
+        turns, turns_changed = self._turns.seats.remove(executor)
+        activities, activities_changed = self._activities.seats.remove(executor)
+        batches, batches_changed = self._entities.seats.remove(executor)
+        if turns_changed:
             self._memory.ready.sort_again()
-        self._turns.take_back(turns)
-        activities, changed = self._activities.seats.remove(executor)
-        if changed:
+        if activities_changed:
             self._activities.sort_again()
-        self._activities.take_back(activities)
-        batches, changed = self._entities.seats.remove(executor)
-        if changed:
+        if batches_changed:
             self._memory.entities.sort_again()
-        self._entities.take_back(batches)
+        standing = self._standings.pop(executor, Standing(executor.profile))
+        marked = self._marked(executor, standing, [*turns, *activities, *batches]) if lost else frozenset()
+        self._turns.take_back(turns, marked)
+        self._activities.take_back(activities, marked)
+        self._entities.take_back(batches, marked)
         self.pump()
+
+    def _marked(self, executor: Executor, standing: Standing, held: Sequence[Delivery]) -> frozenset[Delivery]:
+        """Return which of the items that a lost executor held have failed once more."""
+        marked = frozenset(self._suspicion.marked(standing, held))
+        if held:
+            _log.warning("worker %r was lost with %d items, of which %d are marked", executor.name, len(held), len(marked))
+        if held and not marked:
+            report_worker(standing, executor.name, "its connection was lost")
+        return marked
 
     # Answers
 

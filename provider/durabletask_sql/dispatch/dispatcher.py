@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.dispatch.board import Board
+from durabletask_sql.dispatch.deliveries import Deliveries
 from durabletask_sql.dispatch.entities import EntitySeats
 from durabletask_sql.dispatch.notices import Notices
 from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
-from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership
+from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership, OwnershipEvents
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import TurnSeats
 from durabletask_sql.dispatch.upkeep import Upkeep
@@ -22,7 +23,9 @@ from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
+from durabletask_sql.partitions.suspects import Suspicion
 from durabletask_sql.ports.committer import Committer
+from durabletask_sql.ports.deliveries import DeliveryStore
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.leases import HostIdentity, Leases
 from durabletask_sql.ports.wakeups import News, Wakeups
@@ -58,7 +61,7 @@ class Listeners:
 class Dispatcher:
     """Everything that runs on a host for one task hub."""
 
-    def __init__(self, hub: TaskHub, identity: HostIdentity, committer: Committer, leases: Leases,
+    def __init__(self, hub: TaskHub, identity: HostIdentity, committer: Committer, leases: Leases, kept: DeliveryStore,
                  wakeups: Wakeups, clock: MovableClock, settings: DispatcherSettings, listeners: Listeners) -> None:
         """Wire the parts."""
         self._committer = committer
@@ -70,10 +73,12 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._host_id = identity.host_id
-        seats, entity_seats = TurnSeats(), EntitySeats()
+        suspicion = Suspicion()
+        seats, entity_seats = TurnSeats(suspicion), EntitySeats(suspicion)
         self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
-        self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease, self._kick,
-                                    self._forget_activities, self._moved)
+        self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease, OwnershipEvents(
+            self._kick, self._forget_activities, self._moved, self._be_careful))
+        self._deliveries = Deliveries(kept, self._memory, suspicion, clock, identity.host_id, self._pump)
         self._window_read = clock.monotonic()
         self._timers_moved = asyncio.Event()
         self._awaited: int | None = None  # the due time that the timers' loop waits for
@@ -81,7 +86,8 @@ class Dispatcher:
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, seats, entity_seats, clock, BoardPorts(
             self._submit, committer.activity, self._kick, self._want_activities, self._pump,
-            lambda: self._ownership.is_alive, lambda: self._ownership.peers), settings.turns)
+            lambda: self._ownership.is_alive, lambda: self._ownership.peers, self._deliveries.mark,
+            self._deliveries.deliver), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
             listeners.committed, self._notices.tell, self._ownership.recover, lambda: self.board.outstanding))
@@ -89,6 +95,9 @@ class Dispatcher:
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
         return self._owner.submit(item, provisional)
+
+    def _be_careful(self) -> None:
+        self._deliveries.be_careful()
 
     def _kick(self) -> None:
         self._owner.kick()
@@ -154,7 +163,8 @@ class Dispatcher:
         """Take the partitions and begin to work."""
         await self._ownership.start()
         for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._ownership.run(),
-                     self._ownership.watch(), self.upkeep.run(), self._notices.run(), self._wakeups.run(self._hear)):
+                     self._ownership.watch(), self.upkeep.run(), self._notices.run(), self._wakeups.run(self._hear),
+                     self._deliveries.run()):
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def drain(self, seconds: float) -> None:

@@ -6,20 +6,23 @@ whoever is connected; entities whose next step is a batch wait for an executor t
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
-from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.dispatch.failures import Failures, Refused, row_keys
+from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import new_execution_id
 from durabletask_sql.model.checkpoints import Blame, OutcomeKind, Quarantine
+from durabletask_sql.model.deliveries import RowKey
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.partitions.entity import EntityMemory
 from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.suspects import COUNTED_FAILURES, Standing, Suspicion, is_out
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import EntityItem, Executor, Needs, WorkKind
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -30,7 +33,6 @@ from durabletask_sql.turn.limits import failed_batch, oversize_batch
 
 _log = logging.getLogger(__name__)
 
-MAX_FAILED_DELIVERIES = 5
 _LOOK_AT_ONCE = 200
 
 
@@ -43,26 +45,39 @@ class OpenBatch:
     mem: EntityMemory
     batch: Batch
     executor: Executor
+    standing: Standing
+    is_suspect: bool = False
 
     @property
     def is_current(self) -> bool:
         """Whether its answer would still be taken."""
         return self.mem.turn is self.batch
 
+    @property
+    def item(self) -> InstanceKey:
+        """What identifies the item, whatever delivery of it."""
+        return self.key
+
+    @property
+    def rows(self) -> list[RowKey]:
+        """Which rows it consists of."""
+        return row_keys(self.key, *rows_of(self.batch.operations))
+
 
 class EntitySeats(Seats[OpenBatch]):
     """The executors that run batches. `host` looks first: a step may need no executor at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, suspicion: Suspicion) -> None:
         """Begin with nobody connected."""
-        super().__init__(WorkKind.ENTITY)
+        super().__init__(WorkKind.ENTITY, suspicion)
         self.host: Takers[OpenBatch] = Takers(frozenset())
 
     def group_of(self, mem: EntityMemory) -> Takers[OpenBatch]:
         """Return who takes the next step of an entity."""
         if not mem.needs_executor:
             return self.host
-        return self.takers(mem.name, None) if mem.needs is None else self.takers_of(mem.name, None, mem.needs)
+        takers = self.takers(mem.name, None) if mem.needs is None else self.takers_of(mem.name, None, mem.needs)
+        return self.suspects(takers) if mem.is_suspect else takers
 
 
 class Entities:
@@ -80,6 +95,7 @@ class Entities:
         self._payload_bytes = payload_bytes
         self._limits = BatchLimits()
         self._delays = Delays(memory, ports.pump)
+        self._failures = Failures(seats.suspicion, self._delays, ports)
         self._dispatches = 0
 
     # Out
@@ -112,12 +128,15 @@ class Entities:
         elif seat is None:
             mem.needs_executor = True
             self._memory.entities.add(mem, first=True)
+        elif mem.marked and any(is_out(row.failed) for row, _ in step.operations):
+            mem.turn = step
+            self._failures.set_aside_lost(mem, *rows_of(step.operations), Blame(name=mem.name))
         elif self._suits(mem, step, seat):
             self._hand_out(mem, step, seat)
 
     def _limits_for(self, mem: EntityMemory, seat: Seat[OpenBatch] | None) -> BatchLimits:
         """A batch has at least one operation, and else no more than its executor can read beside the state."""
-        limits = replace(self._limits, operations=1) if mem.singly else self._limits
+        limits = replace(self._limits, operations=1) if mem.singly or mem.is_suspect else self._limits
         if seat is None or seat.profile.message_bytes is None:
             return limits
         room = max(0, seat.profile.message_bytes - mem.state_size - HEAD_BYTES)
@@ -125,6 +144,9 @@ class Entities:
 
     def _suits(self, mem: EntityMemory, batch: Batch, seat: Seat[OpenBatch]) -> bool:
         """Tell whether an executor can be sent a batch; if not, put the entity where those that can look."""
+        if mem.is_suspect and not self.seats.suspicion.may_take(seat.standing):
+            self._memory.entities.add(mem, first=True)  # it became a suspect while it waited among others
+            return False
         size = mem.state_size + len(batch.events) + HEAD_BYTES
         needs = Needs(size, size)
         if seat.profile.meets(needs):
@@ -143,17 +165,26 @@ class Entities:
         mem.turn = batch
         self._dispatches += 1
         token = f"entity:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
-        self.seats.open(seat, OpenBatch(token, mem.key, mem, batch, seat.executor))
-        state = mem.row.state if mem.row is not None else None
-        seat.executor.offer_entity(EntityItem(token, mem.key, new_execution_id(), state, batch.events))
+        opened = OpenBatch(token, mem.key, mem, batch, seat.executor, seat.standing, mem.is_suspect)
+        self.seats.open(seat, opened)
+        item = EntityItem(token, mem.key, new_execution_id(), mem.row.state if mem.row is not None else None, batch.events)
+        if self.seats.suspicion.careful:
+            self._ports.deliver(Carefully(opened, lambda: opened.is_current and self.seats.find(token) is opened,
+                                          lambda: opened.executor.offer_entity(item)))
+        else:
+            seat.executor.offer_entity(item)
 
     # Back
 
-    def take_back(self, batches: Sequence[OpenBatch]) -> None:
-        """Put the entities of an executor that went away in front of all others."""
+    def take_back(self, batches: Sequence[OpenBatch], marked: Collection[object]) -> None:
+        """Put the entities of an executor that went away in front of all others, those marked as suspects behind."""
         for opened in reversed(batches):
             if opened.is_current:
-                self._memory.put_back(opened.mem, first=True)
+                mem = opened.mem
+                if opened in marked:
+                    mem.lost_by = opened.executor.name
+                    self._failures.mark(mem, *rows_of(opened.batch.operations))
+                self._memory.put_back(mem, first=not mem.is_suspect)
 
     async def complete(self, answer: pb.EntityBatchResult) -> None:
         """Commit the outcome of a batch; return when it is durable."""
@@ -180,20 +211,16 @@ class Entities:
         done = self._ports.submit(checkpoint, None)
         self._ports.pump()
         outcome = await done
-        if outcome.kind is OutcomeKind.LOST:
+        if outcome.kind is OutcomeKind.COMMITTED:
+            self.seats.suspicion.completed(opened.standing, opened.item)
+        elif outcome.kind is OutcomeKind.LOST:
             _log.info("a batch of entity %r was lost and runs again: %s", mem.key.instance_id, outcome.cause)
 
     async def _fail_delivery(self, opened: OpenBatch, cause: str) -> None:
-        """An answer that cannot be carried out: try again a few times, then set the messages aside with the cause."""
-        mem = opened.mem
-        mem.failures += 1
-        _log.error("a worker's answer cannot be carried out (%d of %d): %s", mem.failures, MAX_FAILED_DELIVERIES, cause)
-        if mem.failures < MAX_FAILED_DELIVERIES:
-            self._delays.begin(mem, mem.failures)
-            return
-        failures, mem.failures = mem.failures, 0
-        blame = Blame(name=mem.name, worker=opened.executor.name, attempts=failures)
-        await self._ports.submit(Quarantine(mem.key, cause, *rows_of(opened.batch.operations), blame=blame), None)
+        """An answer that cannot be carried out: the operations fail, whatever they were marked with before."""
+        await self._failures.refuse(opened.mem, Refused(
+            opened.item, *rows_of(opened.batch.operations), opened.standing, cause,
+            Blame(name=opened.mem.name, worker=opened.executor.name, attempts=COUNTED_FAILURES)))
 
     def abandon(self, token: str) -> None:
         """Take a batch back; it is offered again after a delay that grows with each abandon in a row."""

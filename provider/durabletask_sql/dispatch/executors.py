@@ -8,12 +8,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from durabletask_sql.partitions.suspects import Delivery, Standing, Suspicion
 from durabletask_sql.ports.work import Executor, Needs, Profile, WorkKind
 
 _CACHED_NAMES = 10_000
 
 
-class Held(Protocol):
+class Held(Delivery, Protocol):
     """An item that an executor holds. `key` is what an answer without a token names."""
 
     @property
@@ -37,6 +38,7 @@ class Seat(Generic[HeldT]):
     executor: Executor
     profile: Profile
     slots: int
+    standing: Standing
     held: dict[str, HeldT] = field(default_factory=dict)
 
     @property
@@ -46,13 +48,14 @@ class Seat(Generic[HeldT]):
 
 
 class Takers(Generic[HeldT]):
-    """The executors that take some class of work: those of these profiles."""
+    """The executors that take some class of work: those of these profiles. With a `suspicion` it is work of suspects."""
 
-    __slots__ = ("profiles", "seats")
+    __slots__ = ("profiles", "seats", "suspicion")
 
-    def __init__(self, profiles: frozenset[Profile]) -> None:
+    def __init__(self, profiles: frozenset[Profile], suspicion: Suspicion | None = None) -> None:
         """Begin with nobody seated."""
         self.profiles = profiles
+        self.suspicion = suspicion
         self.seats: list[Seat[HeldT]] = []
 
     def __bool__(self) -> bool:
@@ -66,18 +69,18 @@ class Takers(Generic[HeldT]):
 
 
 def roomiest(takers: Takers[HeldT]) -> Seat[HeldT] | None:
-    """Return the executor with most room, if any has some."""
+    """Return the executor with most room, if any has some (and may take a suspect, where it is about one)."""
     best, most = None, 0
     for seat in takers.seats:
         room = seat.slots - len(seat.held)
-        if room > most:
+        if room > most and (takers.suspicion is None or takers.suspicion.may_take(seat.standing)):
             best, most = seat, room
     return best
 
 
 def prefer_another(takers: Takers[HeldT], seat: Seat[HeldT], gave_back: Executor | None) -> Seat[HeldT]:
     """Return an executor with room other than the one that gave an item back last, if there is one."""
-    if seat.executor is not gave_back:
+    if seat.executor is not gave_back or takers.suspicion is not None:
         return seat
     others = [other for other in takers.seats if other is not seat and other.room > 0]
     return max(others, key=lambda other: other.room, default=seat)
@@ -86,13 +89,14 @@ def prefer_another(takers: Takers[HeldT], seat: Seat[HeldT], gave_back: Executor
 class Seats(Generic[HeldT]):
     """All executors that take a kind of work, and every open item by its token."""
 
-    def __init__(self, kind: WorkKind) -> None:
-        """Begin with nobody connected."""
+    def __init__(self, kind: WorkKind, suspicion: Suspicion) -> None:
+        """Begin with nobody connected. `suspicion` is shared by all kinds of work."""
         self._kind = kind
+        self.suspicion = suspicion
         self._seats: list[Seat[HeldT]] = []
         self._open: dict[str, tuple[Seat[HeldT], HeldT]] = {}
         self._by_key: dict[Hashable, tuple[Seat[HeldT], HeldT]] = {}
-        self._groups: dict[frozenset[Profile], Takers[HeldT]] = {}
+        self._groups: dict[tuple[frozenset[Profile], Suspicion | None], Takers[HeldT]] = {}
         self._by_name: dict[tuple[str, str | None], Takers[HeldT]] = {}
 
     # Who takes what
@@ -110,6 +114,10 @@ class Seats(Generic[HeldT]):
         """Return who takes items of this name and version that have these needs."""
         return self._group(frozenset(profile for profile in self.profiles() if profile.meets(needs)
                                      and self.takes(profile, name, version)))
+
+    def suspects(self, takers: Takers[HeldT]) -> Takers[HeldT]:
+        """Return who takes the suspects among the work that these take; nobody takes what nobody takes."""
+        return self._group(takers.profiles, self.suspicion) if takers else takers
 
     @property
     def nobody(self) -> Takers[HeldT]:
@@ -132,21 +140,21 @@ class Seats(Generic[HeldT]):
             rooms[seat.profile] = rooms.get(seat.profile, 0) + seat.room
         return rooms
 
-    def _group(self, profiles: frozenset[Profile]) -> Takers[HeldT]:
-        found = self._groups.get(profiles)
+    def _group(self, profiles: frozenset[Profile], suspicion: Suspicion | None = None) -> Takers[HeldT]:
+        found = self._groups.get((profiles, suspicion))
         if found is None:
-            found = self._groups[profiles] = Takers(profiles)
+            found = self._groups[profiles, suspicion] = Takers(profiles, suspicion)
             found.seats = [seat for seat in self._seats if seat.profile in profiles]
         return found
 
     # Who is there
 
-    def add(self, executor: Executor, slots: int) -> bool:
+    def add(self, executor: Executor, slots: int, standing: Standing) -> bool:
         """Seat an executor, unless it takes nothing of this kind; return whether anybody new takes anything."""
         if slots <= 0:
             return False
         known = executor.profile in self.profiles()
-        self._seats.append(Seat(executor, executor.profile, slots))
+        self._seats.append(Seat(executor, executor.profile, slots, standing))
         return self._rearrange(changed=not known)
 
     def remove(self, executor: Executor) -> tuple[list[HeldT], bool]:
@@ -162,7 +170,7 @@ class Seats(Generic[HeldT]):
         if changed:
             self._groups.clear()
             self._by_name.clear()
-        for profiles, takers in self._groups.items():
+        for (profiles, _), takers in self._groups.items():
             takers.seats = [seat for seat in self._seats if seat.profile in profiles]
         return changed
 
@@ -171,6 +179,7 @@ class Seats(Generic[HeldT]):
     def open(self, seat: Seat[HeldT], item: HeldT) -> None:
         """Note an item that was handed out."""
         seat.held[item.token] = item
+        self.suspicion.went_out(seat.standing, item)
         entry = self._open[item.token] = (seat, item)
         if seat.profile.echoes_tokens and self.is_open_without_token(item.key):
             return
@@ -183,6 +192,7 @@ class Seats(Generic[HeldT]):
             return None
         seat, item = entry
         seat.held.pop(token, None)
+        self.suspicion.came_back(seat.standing, item)
         if self._by_key.get(item.key) is entry:
             del self._by_key[item.key]
         return item

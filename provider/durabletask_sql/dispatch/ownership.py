@@ -44,25 +44,33 @@ class Drain:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class OwnershipEvents:
+    """Whom ownership tells.
+
+    `changed`: there is more to do, or one may work again. `removed`: another host has given this one up for dead,
+    and what it had claimed away. `moved`: leases have changed, or tasks were freed. `after_loss`: the last owner of a
+    partition that is about to be ours was lost.
+    """
+
+    changed: Callable[[], None]
+    removed: Callable[[], None]
+    moved: Callable[[], None]
+    after_loss: Callable[[], None]
+
+
 class Ownership:
     """The lease side of one hub on one host."""
 
     def __init__(self, leases: Leases, identity: HostIdentity, memory: Memory, clock: MovableClock,
-                 settings: LeaseSettings, changed: Callable[[], None], removed: Callable[[], None],
-                 moved: Callable[[], None]) -> None:
-        """Take the parts; nothing is owned before `start`.
-
-        `changed`: there is more to do, or one may work again. `removed`: another host has given this one up for dead,
-        and what it had claimed away. `moved`: leases have changed, or tasks were freed.
-        """
+                 settings: LeaseSettings, events: OwnershipEvents) -> None:
+        """Take the parts; nothing is owned before `start`."""
         self._leases = leases
         self._identity = identity
         self._memory = memory
         self._clock = clock
         self._settings = settings
-        self._changed = changed
-        self._removed = removed
-        self._moved = moved
+        self._events = events
         self._lock = asyncio.Lock()  # one change of ownership at a time, from its reading to its end
         self._nudged = asyncio.Event()
         self._beat = min(settings.seconds / 3, _LONGEST_BEAT_SECONDS)
@@ -106,7 +114,7 @@ class Ownership:
                 _log.warning("this host's lease is gone, starting over: %s", error)
                 self._registered = False
                 self._forget()
-                self._removed()
+                self._events.removed()
             except DurableTaskSqlError as error:
                 _log.warning("the lease could not be looked after, trying again: %s", error)
                 self._next_look = self._now() + _RETRY_SECONDS
@@ -176,7 +184,7 @@ class Ownership:
         self._follow(asked, reference, first=not self._registered)
         self._registered, self._renewed = True, began
         if not was_alive:
-            self._changed()
+            self._events.changed()
 
     async def _settle(self) -> None:
         """Follow what the database says, and do this host's part in what should move."""
@@ -190,10 +198,10 @@ class Ownership:
         if moves.acquire or view.dead:
             taken = await self._leases.acquire(self._identity, moves.acquire, view)
             self._adopt(taken)
-            self._moved()  # the tasks of the dead are free as well
+            self._events.moved()  # the tasks of the dead are free as well
         if moves.ask:
             await self._leases.ask(self._identity.host_id, moves.ask)
-            self._moved()
+            self._events.moved()
         self._drain(moves.hand_over)
         self._looked = self._now()
         self._next_look = self._looked + self._until_next_look(view, moves, missed=len(taken) < len(moves.acquire))
@@ -228,9 +236,11 @@ class Ownership:
 
     def _adopt(self, owned: Mapping[int, OwnedPartition]) -> None:
         """Take up partitions that are ours now."""
+        if any(found.after_loss for found in owned.values()):
+            self._events.after_loss()
         if owned:
             self._memory.own({partition: found.epoch for partition, found in owned.items()})
-            self._changed()
+            self._events.changed()
 
     def _drop(self, partition: int) -> None:
         self._left[partition] = self._memory.epochs[partition]
@@ -249,7 +259,7 @@ class Ownership:
         for partition in self._drains.keys() - wanted.keys():
             del self._drains[partition]
             draining.end(partition)
-            self._changed()
+            self._events.changed()
         for partition in wanted.keys() & self._memory.epochs.keys():
             if partition not in draining.partitions:
                 draining.begin(partition)
@@ -269,7 +279,7 @@ class Ownership:
         if epochs:
             _log.info("handing over %d partitions", len(epochs))
             await self._leases.hand_over(self._identity.host_id, epochs, done)
-            self._moved()
+            self._events.moved()
 
     def _follow(self, asked: int, reference: int, *, first: bool) -> None:
         """Move the clock as little as the database's answer demands: it was read between `asked` and now."""

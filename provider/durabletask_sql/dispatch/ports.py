@@ -1,21 +1,32 @@
 """What the parts of the board need of their host."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from durabletask_sql.model.checkpoints import Item, Outcome
+from durabletask_sql.model.deliveries import Mark
 from durabletask_sql.model.messages import ActivityRow
+from durabletask_sql.partitions.suspects import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Carefully:
+    """What a careful host is about to send: it is written down first, and sent if it is still wanted then."""
+
+    delivery: Delivery
+    is_wanted: Callable[[], bool]
+    send: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class BoardPorts:
-    """Submitting items, finding an activity task by its claim, giving tasks back, and having work looked for.
+    """Submitting items, finding an activity task by its claim, having work looked for, keeping marks.
 
     `submit` takes the sequence under which the item's message is in memory already, or None. `in_flight` are the
     commits that such messages wait for. `wants_activities` says that unclaimed tasks may have found a taker, `pump`
     hands out whatever can be handed out, `is_alive` tells whether this host still has its lease, `peers`
-    how many other hosts live.
+    how many other hosts live. `mark` keeps how often deliveries of rows have failed, `deliver` sends carefully.
     """
 
     submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
@@ -25,4 +36,6 @@ class BoardPorts:
     pump: Callable[[], None]
     is_alive: Callable[[], bool]
     peers: Callable[[], int]
+    mark: Callable[[Sequence[Mark]], None]
+    deliver: Callable[[Carefully], None]
     in_flight: dict[int, "asyncio.Future[Outcome]"] = field(default_factory=dict)

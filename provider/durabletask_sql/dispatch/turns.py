@@ -5,21 +5,24 @@ What may run is memory's decision, what an answer means is `turn`'s, what is dur
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
-from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.dispatch.failures import Failures, Refused, row_keys
+from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import new_execution_id, partition_of
-from durabletask_sql.model.checkpoints import Blame, Discard, OutcomeKind, Quarantine
-from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.checkpoints import Blame, Discard, OutcomeKind
+from durabletask_sql.model.deliveries import RowKey
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.partitions.filling import text_bytes
 from durabletask_sql.partitions.instance import InstanceMemory
 from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.suspects import COUNTED_FAILURES, Standing, Suspicion, is_out, parted
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import Executor, Needs, TurnItem, WorkKind
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -33,7 +36,6 @@ from durabletask_sql.turn.rewind import shown
 
 _log = logging.getLogger(__name__)
 
-MAX_FAILED_DELIVERIES = 5
 _LOOK_AT_ONCE = 200
 
 
@@ -47,6 +49,8 @@ class OpenTurn:
     intake: Intake
     past: tuple[bytes, ...]
     executor: Executor
+    standing: Standing
+    is_suspect: bool = False
     parts: list[pb.OrchestratorResponse] = field(default_factory=list)
 
     @property
@@ -54,13 +58,23 @@ class OpenTurn:
         """Whether its answer would still be taken."""
         return self.mem.turn is self.intake
 
+    @property
+    def item(self) -> InstanceKey:
+        """What identifies the item, whatever delivery of it."""
+        return self.key
+
+    @property
+    def rows(self) -> list[RowKey]:
+        """Which rows it consists of."""
+        return row_keys(self.key, self.intake.consumed, self.intake.consumed_timers)
+
 
 class TurnSeats(Seats[OpenTurn]):
     """The executors that run turns. `host` takes first what nobody else takes: it may need no executor at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, suspicion: Suspicion) -> None:
         """Begin with nobody connected."""
-        super().__init__(WorkKind.ORCHESTRATION)
+        super().__init__(WorkKind.ORCHESTRATION, suspicion)
         self.host: Takers[OpenTurn] = Takers(frozenset())
 
     def group_of(self, mem: InstanceMemory) -> Takers[OpenTurn]:
@@ -71,6 +85,8 @@ class TurnSeats(Seats[OpenTurn]):
         takers = self.takers(row.name, row.version)
         if mem.needs is not None:
             takers = self.takers_of(row.name, row.version, mem.needs)
+        if mem.is_suspect:
+            takers = self.suspects(takers)
         return takers if takers or mem.needs_executor else self.host
 
 
@@ -88,6 +104,7 @@ class Turns:
         self._ports = ports
         self._limits = limits
         self._delays = Delays(memory, ports.pump)
+        self._failures = Failures(seats.suspicion, self._delays, ports)
         self._dispatches = 0
 
     # Out
@@ -117,7 +134,7 @@ class Turns:
         if row is None:
             self._discard(mem, tuple(queued.seq for queued in mem.rows), tuple(timer.seq for timer in mem.timers))
             return
-        intake = take(row, mem.runnable(), mem.due(), self._clock.now(), self._limits)
+        intake = self._take(mem, row)
         if not intake.runs:
             if intake.discarded or intake.discarded_timers:
                 self._discard(mem, intake.discarded, intake.discarded_timers)
@@ -131,11 +148,27 @@ class Turns:
         elif seat is None:
             mem.needs_executor = True
             self._memory.ready.add(mem, first=True)
+        elif mem.marked and self._is_out(mem, intake):
+            mem.turn = intake
+            self._failures.set_aside_lost(mem, intake.consumed, intake.consumed_timers,
+                                          Blame(row.execution_id, row.name, row.version))
         elif self._suits(mem, intake, seat):
             if mem.refs:
                 self._memory.filling.want(mem)  # its large texts first
             else:
                 self._hand_out(mem, intake, seat)
+
+    def _take(self, mem: InstanceMemory, row: InstanceRow) -> Intake:
+        now, rows, timers = self._clock.now(), mem.runnable(), mem.due()
+        intake = take(row, rows, timers, now, self._limits)
+        # The end of what has not begun is the host's, suspect or not.
+        return intake if not mem.marked or intake.ends_pending else take(row, *parted(rows, timers), now, self._limits)
+
+    @staticmethod
+    def _is_out(mem: InstanceMemory, intake: Intake) -> bool:
+        """Tell whether the rows of a turn have failed so often that they are to be set aside."""
+        return any(is_out(row.failed) for row in mem.rows if row.seq in intake.consumed) or any(
+            is_out(timer.failed) for timer in mem.timers if timer.seq in intake.consumed_timers)
 
     def _hand_out(self, mem: InstanceMemory, intake: Intake, seat: Seat[OpenTurn]) -> None:
         row = mem.row
@@ -146,12 +179,20 @@ class Turns:
         self._dispatches += 1
         token = f"turn:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
         past = shown(row, mem.history)
-        self.seats.open(seat, OpenTurn(token, mem.key, mem, intake, past, seat.executor))
-        seat.executor.offer_turn(TurnItem(token, mem.key, row.execution_id, row.name, row.version, past,
-                                          intake.new_events, row.trace))
+        opened = OpenTurn(token, mem.key, mem, intake, past, seat.executor, seat.standing, mem.is_suspect)
+        self.seats.open(seat, opened)
+        item = TurnItem(token, mem.key, row.execution_id, row.name, row.version, past, intake.new_events, row.trace)
+        if self.seats.suspicion.careful:
+            self._ports.deliver(Carefully(opened, lambda: opened.is_current and self.seats.find(token) is opened,
+                                          lambda: opened.executor.offer_turn(item)))
+        else:
+            seat.executor.offer_turn(item)
 
     def _suits(self, mem: InstanceMemory, intake: Intake, seat: Seat[OpenTurn]) -> bool:
         """Tell whether an executor can be sent a turn; if not, put the instance where those that can look."""
+        if mem.is_suspect and not self.seats.suspicion.may_take(seat.standing):
+            self._memory.ready.add(mem, first=True)  # it became a suspect while it waited among others
+            return False
         profile = seat.profile
         echo = not profile.echoes_tokens and self.seats.is_open_without_token(mem.key)
         limit = profile.message_bytes
@@ -189,12 +230,16 @@ class Turns:
 
     # Back
 
-    def take_back(self, turns: Sequence[OpenTurn]) -> None:
-        """Put the turns of an executor that went away in front of all others."""
+    def take_back(self, turns: Sequence[OpenTurn], marked: Collection[object]) -> None:
+        """Put the turns of an executor that went away in front of all others, those that are marked as suspects behind."""
         for turn in reversed(turns):
             self._forget_silence(turn)
             if turn.is_current:
-                self._memory.put_back(turn.mem, first=True)
+                mem = turn.mem
+                if turn in marked:
+                    mem.lost_by = turn.executor.name
+                    self._failures.mark(mem, self._real(turn), turn.intake.consumed_timers)
+                self._memory.put_back(mem, first=not mem.is_suspect)
 
     async def complete(self, answer: pb.OrchestratorResponse) -> None:
         """Commit the outcome of a turn; return when it is durable. A part of an answer waits for the last one."""
@@ -224,7 +269,9 @@ class Turns:
         done = self._ports.submit(replace(checkpoint, consumed=self._real(turn)), None)
         self._ports.pump()
         outcome = await done
-        if outcome.kind is OutcomeKind.LOST:
+        if outcome.kind is OutcomeKind.COMMITTED:
+            self.seats.suspicion.completed(turn.standing, turn.item)
+        elif outcome.kind is OutcomeKind.LOST:
             _log.info("a turn of instance %r was lost and runs again: %s", answer.instanceId, outcome.cause)
 
     def _keep_part(self, token: str, answer: pb.OrchestratorResponse) -> None:
@@ -260,22 +307,13 @@ class Turns:
         return tuple(settled.get(seq, seq) for seq in turn.intake.consumed) if settled else turn.intake.consumed
 
     async def _fail_delivery(self, turn: OpenTurn, cause: str) -> None:
-        """An answer that cannot be carried out: try again a few times, then set the messages aside with the cause."""
-        mem = turn.mem
-        if not await self._is_settled(turn):
+        """An answer that cannot be carried out: the messages fail, whatever they were marked with before."""
+        row = turn.mem.row
+        if not await self._is_settled(turn) or row is None:
             return
-        mem.failures += 1
-        _log.error("instance %r: a worker's answer cannot be carried out (%d of %d): %s", mem.key.instance_id,
-                   mem.failures, MAX_FAILED_DELIVERIES, cause)
-        if mem.failures < MAX_FAILED_DELIVERIES:
-            self._delays.begin(mem, mem.failures)
-            return
-        failures, mem.failures = mem.failures, 0
-        row = mem.row
-        assert row is not None
-        blame = Blame(row.execution_id, row.name, row.version, turn.executor.name, failures)
-        await self._ports.submit(
-            Quarantine(mem.key, cause, self._real(turn), turn.intake.consumed_timers, blame=blame), None)
+        await self._failures.refuse(turn.mem, Refused(
+            turn.item, self._real(turn), turn.intake.consumed_timers, turn.standing, cause,
+            Blame(row.execution_id, row.name, row.version, turn.executor.name, COUNTED_FAILURES)))
 
     def abandon(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""

@@ -37,13 +37,14 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """A control-queue row in its owner's memory."""
+    """A control-queue row in its owner's memory. `failed` counts its failed deliveries in a row (`partitions.suspects`)."""
 
     seq: int
     key: InstanceKey
     execution_id: str | None
     kind: MessageKind
     events: bytes
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class TimerRow:
     kind: MessageKind
     fire_at: int
     events: bytes
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +104,4 @@ class ActivityRow:
     version: str | None
     event: bytes
     token: int
+    failed: int = 0

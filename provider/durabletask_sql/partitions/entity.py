@@ -11,6 +11,7 @@ from durabletask_sql.model.checkpoints import EntityCheckpoint
 from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.messages import MessageKind, QueueRow
 from durabletask_sql.partitions.resident import Resident
+from durabletask_sql.partitions.suspects import is_suspect
 from durabletask_sql.turn.entity.intake import Inbox, Step
 
 
@@ -58,6 +59,11 @@ class EntityMemory(Resident[Step]):
     def can_run(self) -> bool:
         """Whether its next step may be looked for."""
         return self.may_run and not self.idle and (bool(self.rows) or (bool(self.timers) and not self.is_locked))
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether any of its messages is a suspect: all run one by one then."""
+        return self.marked and is_suspect(self.worst)
 
     @property
     def is_over(self) -> bool:

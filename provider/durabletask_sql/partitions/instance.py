@@ -7,6 +7,7 @@ from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceRow
 from durabletask_sql.model.messages import MessageKind, QueueRow
 from durabletask_sql.partitions.resident import Resident
+from durabletask_sql.partitions.suspects import is_suspect, parted
 from durabletask_sql.turn.intake import Intake
 
 _CHUNKS = 64
@@ -33,6 +34,14 @@ class InstanceMemory(Resident[Intake]):
     def can_run(self) -> bool:
         """Whether a turn may be taken: nothing stands in the way, and something waits."""
         return self.may_run and (bool(self.rows) or (bool(self.timers) and self.ceiling is None))
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether its next turn is one of a suspect row or timer."""
+        if not self.marked:
+            return False
+        rows, timers = parted(self.runnable(), self.due())
+        return any(is_suspect(row.failed) for row in rows) or any(is_suspect(timer.failed) for timer in timers)
 
     @property
     def is_over(self) -> bool:

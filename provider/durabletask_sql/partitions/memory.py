@@ -218,6 +218,7 @@ class Memory:
             if (mem := self._instances.get(key)) is not None:
                 known = {timer.seq for timer in mem.timers}
                 mem.timers += [timer for timer in timers if timer.seq not in known]
+                mem.marked |= any(timer.failed for timer in timers)
                 self.consider(mem)
         for key in fresh:
             if (mem := self._instances.get(key)) is not None and mem.is_idle and mem.is_over:

@@ -4,7 +4,8 @@ Mutable, and touched by `Memory` alone.
 """
 
 import bisect
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from durabletask_sql.model.instances import InstanceKey
@@ -21,7 +22,8 @@ class Resident(Generic[T]):
 
     `known` says that what was read of it is what the database says. `stale` says that it has to be read afresh before
     its next turn. `turn` is what is out at an executor or on its way to the database; at most one is. `blocked` keeps
-    it from running until a delay ends. `ceiling` is the lowest sequence that is not in memory.
+    it from running until a delay ends. `marked` says that rows or timers of it have failed deliveries, `lost_by` which
+    worker was lost last that had it. `ceiling` is the lowest sequence that is not in memory.
     `needs` is what its next turn asks of an executor beyond taking its name; `needs_executor` says that the host has
     looked and can do nothing for it alone. `lane` and `place` are those of `Lanes`.
     """
@@ -37,6 +39,8 @@ class Resident(Generic[T]):
     abandons: int = 0
     abandoned_by: Executor | None = None
     failures: int = 0
+    marked: bool = False
+    lost_by: str | None = None
     size: int = 0  # bytes of the queue rows
     lane: Lane | None = None
     place: int = 0
@@ -58,6 +62,11 @@ class Resident(Generic[T]):
         """Whether rows of it stay behind on purpose, so that a scan leaves it alone."""
         return self.ceiling is not None
 
+    @property
+    def worst(self) -> int:
+        """How many deliveries have failed in a row of that row or timer of which most did."""
+        return max((*(row.failed for row in self.rows), *(timer.failed for timer in self.timers)), default=0)
+
     def enter(self, row: QueueRow) -> bool:
         """Let a queue row enter, in order of sequence; return False when it is there already."""
         at = bisect.bisect_left(self.rows, row.seq, key=_seq)
@@ -65,7 +74,15 @@ class Resident(Generic[T]):
             return False
         self.rows.insert(at, row)
         self.size += len(row.events)
+        self.marked |= row.failed > 0
         return True
+
+    def mark(self, seqs: Collection[int], timers: Collection[int], failed: Callable[[int], int]) -> None:
+        """Give rows and timers their new number of failed deliveries, a function of the old one."""
+        self.rows = [replace(row, failed=failed(row.failed)) if row.seq in seqs else row for row in self.rows]
+        self.timers = [replace(timer, failed=failed(timer.failed)) if timer.seq in timers else timer
+                       for timer in self.timers]
+        self.marked = True
 
     def take_back(self) -> None:
         """Forget the turn that was out."""
@@ -96,6 +113,8 @@ class Resident(Generic[T]):
             self.size = sum(len(row.events) for row in self.rows)
         if timers:
             self.timers = [timer for timer in self.timers if timer.seq not in timers]
+        if self.marked:
+            self.marked = self.worst > 0
 
 
 def _seq(row: QueueRow) -> int:

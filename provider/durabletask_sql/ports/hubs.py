@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from durabletask_sql.ports.committer import Committer
+from durabletask_sql.ports.deliveries import DeliveryStore
 from durabletask_sql.ports.entities import EntityStore
 from durabletask_sql.ports.instances import Instances
 from durabletask_sql.ports.leases import Leases
@@ -62,6 +63,10 @@ class Store(Protocol):
 
     def leases(self, hub: TaskHub) -> Leases:
         """Return the lease side of a hub."""
+        ...
+
+    def deliveries(self, hub: TaskHub) -> DeliveryStore:
+        """Return where a hub keeps what it knows of deliveries."""
         ...
 
     def quarantine(self, hub: TaskHub) -> QuarantineStore:

@@ -157,8 +157,11 @@ class WorkBoard(Protocol):
         """Begin to offer work to this executor."""
         ...
 
-    def disconnect(self, executor: Executor) -> None:
-        """Stop offering, and put everything that it still has back into the queue, at once."""
+    def disconnect(self, executor: Executor, *, lost: bool = True) -> None:
+        """Stop offering, and put everything that it still has back into the queue, at once.
+
+        `lost`: it was not asked to go, so that what it had may be the cause.
+        """
         ...
 
     async def complete_turn(self, answer: pb.OrchestratorResponse) -> None:

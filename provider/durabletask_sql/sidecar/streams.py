@@ -59,7 +59,7 @@ class Streams:
         finally:
             pings.cancel()
             self._workers.discard(worker)
-            call.board.disconnect(worker)
+            call.board.disconnect(worker, lost=not self._closing)
             _log.info("worker disconnected: %s", name)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 

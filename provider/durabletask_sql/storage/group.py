@@ -257,8 +257,8 @@ class Sent:
 
 def queue_rows(reply: Reply) -> tuple[QueueRow, ...]:
     """Return control-queue rows in order of sequence (RETURNING has none)."""
-    rows = [QueueRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), events)
-            for partition, seq, instance_id, execution_id, kind, events in reply.rows]
+    rows = [QueueRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), events, failed)
+            for partition, seq, instance_id, execution_id, kind, events, failed in reply.rows]
     return tuple(sorted(rows, key=lambda row: row.seq))
 
 

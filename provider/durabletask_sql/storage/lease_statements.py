@@ -1,6 +1,6 @@
 """The statements about hosts and partitions. Whether a lease has run out is the database's to say, inside them.
 
-Locks are taken in one order: partitions (by number), hosts, activity_queue.
+Locks are taken in one order: partitions (by number), hosts, dispatches, then queues.
 """
 
 from sqlalchemy import (
@@ -22,7 +22,7 @@ from sqlalchemy.sql.selectable import FromClause
 
 from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Executable, Statement, hub_of, no_source
 from durabletask_sql.storage.statements import HUB, ZERO
-from durabletask_sql.storage.tables import activity_queue, hosts, partitions
+from durabletask_sql.storage.tables import activity_queue, dispatches, hosts, partitions
 
 MICROSECONDS = 1_000_000
 _ME = bindparam("me", type_=BIGINT)
@@ -51,6 +51,7 @@ class LeaseStatements:
         self.look = Statement("hosts", no_source(self._look))
         self.acquire = Statement("partitions", self._acquire, {**_SEEN, "gone": INTEGER})
         self.remove_dead = Statement("hosts", self._remove_dead, _DEAD)
+        self.take_dispatches = Statement("dispatches", self._take_dispatches, _DEAD)
         self.release_tasks = Statement("activity_queue", self._release_tasks, _DEAD)
 
     def _look(self) -> Executable:
@@ -76,6 +77,14 @@ class LeaseStatements:
         return delete(hosts).where(hosts.c.hub_id == HUB, or_(
             hosts.c.host_id.in_(select(v.c.host_id).where(v.c.gone == _ONE)),
             and_(hosts.c.host_id.in_(select(v.c.host_id)), hosts.c.expires_at < self._now)), ~owns)
+
+    def _take_dispatches(self, v: FromClause) -> Executable:
+        """Take what hosts had written down as out that do not live: of those that bury a host, one gets it."""
+        return delete(dispatches).where(
+            dispatches.c.hub_id == HUB, dispatches.c.host_id.in_(select(v.c.host_id)), or_(
+                dispatches.c.host_id.in_(select(v.c.host_id).where(v.c.gone == _ONE)),
+                dispatches.c.host_id.not_in(select(hosts.c.host_id).where(self._lives)))).returning(
+            dispatches.c.host_id, dispatches.c.source, dispatches.c.partition, dispatches.c.seq, dispatches.c.suspect)
 
     def _release_tasks(self, v: FromClause) -> Executable:
         """Give back what hosts have claimed that do not live. The host 0 is "unclaimed" and stays."""

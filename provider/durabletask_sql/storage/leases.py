@@ -9,6 +9,7 @@ from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.leases import NOBODY, HostIdentity, Lease, OwnedPartition, View
 from durabletask_sql.storage import lease_statements as sql
 from durabletask_sql.storage.database import Database, process_time
+from durabletask_sql.storage.deliveries import FORGET_DISPATCHES, mark_lost
 from durabletask_sql.storage.dialect import Row
 from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
 from durabletask_sql.storage.session import Reply, Session
@@ -78,6 +79,7 @@ class SqlLeases:
                                  now=now) if seen else Reply()
             if dead:
                 session.send(self._sql.remove_dead, dead, hub=self._hub, now=now)
+                mark_lost(session, self._hub, session.ask(self._sql.take_dispatches, dead, hub=self._hub, now=now))
                 session.send(self._sql.release_tasks, dead, hub=self._hub, now=now)
             session.commit()
             before = {lease.partition: lease.owner for lease in wanted}
@@ -127,6 +129,7 @@ class SqlLeases:
             session.begin(lock_timeout_ms=self._lease_ms)
             session.send(sql.RELEASE, hub=self._hub, me=host_id)
             session.send(self._sql.remove_dead, [(host_id, 1)], hub=self._hub, now=process_time())
+            session.send(FORGET_DISPATCHES, [(host_id,)], hub=self._hub)
             session.send(self._sql.release_tasks, [(host_id, 1)], hub=self._hub, now=process_time())
             session.commit()
 

@@ -179,13 +179,12 @@ def _fresh(keys: Iterable[InstanceKey], rows: Reply, history: Reply) -> tuple[Fr
 
 def timer_rows(replies: Iterable[Reply]) -> tuple[TimerRow, ...]:
     """Return timers as values."""
-    return tuple(TimerRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), fire_at, events)
-                 for reply in replies
-                 for partition, seq, instance_id, execution_id, kind, fire_at, events in reply.rows)
+    return tuple(TimerRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), *rest)
+                 for reply in replies for partition, seq, instance_id, execution_id, kind, *rest in reply.rows)
 
 
 def task_rows(reply: Reply) -> tuple[ActivityRow, ...]:
     """Return activity tasks as values, oldest first."""
-    rows = [ActivityRow(seq, InstanceKey(partition, instance_id), execution_id, task_id, name, version, event, token)
-            for partition, seq, instance_id, execution_id, task_id, name, version, event, token in reply.rows]
+    rows = [ActivityRow(seq, InstanceKey(partition, instance_id), *rest)
+            for partition, seq, instance_id, *rest in reply.rows]
     return tuple(sorted(rows, key=lambda row: row.seq))

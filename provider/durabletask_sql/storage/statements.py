@@ -227,7 +227,8 @@ DELETE_PAYLOADS = Statement("payloads", _delete_execution(payloads), EXECUTIONS)
 
 CLAIMS: Types = {**KEYS, "epoch": BIGINT}
 QUEUE_ROW = (control_queue.c.partition, control_queue.c.seq, control_queue.c.instance_id,
-              control_queue.c.execution_id, control_queue.c.kind, control_queue.c.events)
+              control_queue.c.execution_id, control_queue.c.kind, control_queue.c.events,
+              control_queue.c.failed_deliveries)
 
 
 def _claim(v: FromClause) -> Executable:
@@ -287,7 +288,7 @@ READ_TEXTS = Statement("payloads", lambda v: (
 
 
 _TIMER_ROW = (timers.c.partition, timers.c.seq, timers.c.instance_id, timers.c.execution_id, timers.c.kind,
-              timers.c.fire_at, timers.c.events)
+              timers.c.fire_at, timers.c.events, timers.c.failed_deliveries)
 
 
 def _held_by_nobody(table: FromClause, epoch: ColumnElement[int]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -320,7 +321,7 @@ HELD_TIMERS = Statement("timers", lambda v: (
 
 TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.instance_id,
              activity_queue.c.execution_id, activity_queue.c.task_id, activity_queue.c.name, activity_queue.c.version,
-             activity_queue.c.event, activity_queue.c.token)
+             activity_queue.c.event, activity_queue.c.token, activity_queue.c.failed_deliveries)
 
 FIND_TASK = Statement("activity_queue", lambda v: (
     select(*TASK_ROW).where(keyed(activity_queue, v), activity_queue.c.token == bindparam("claim", type_=BIGINT))),

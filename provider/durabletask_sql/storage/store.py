@@ -8,6 +8,7 @@ from durabletask_sql.ports.wakeups import Wakeups
 from durabletask_sql.storage import migrations
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.database import Database
+from durabletask_sql.storage.deliveries import SqlDeliveries
 from durabletask_sql.storage.entities import SqlEntities
 from durabletask_sql.storage.hubs import empty_hub, find_hub, open_hub
 from durabletask_sql.storage.instances import SqlInstances
@@ -79,6 +80,10 @@ class SqlStore:
     def leases(self, hub: TaskHub) -> SqlLeases:
         """Return the lease side of a hub."""
         return SqlLeases(self._database, hub)
+
+    def deliveries(self, hub: TaskHub) -> SqlDeliveries:
+        """Return where a hub keeps what it knows of deliveries."""
+        return SqlDeliveries(self._database, hub)
 
     def quarantine(self, hub: TaskHub) -> SqlQuarantine:
         """Return the operators' side of what a hub has set aside."""

@@ -151,6 +151,7 @@ control_queue = Table(
     Column("kind", SmallInteger, nullable=False),
     Column("held_epoch", BigInteger, nullable=False),
     Column("events", LargeBinary, nullable=False),
+    Column("failed_deliveries", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("hub_id", "seq", "partition"),
     Index("ix_control_queue_held", "hub_id", "partition", text("held_epoch DESC"), "seq", postgresql_where=_HELD),
     Index("ix_control_queue_instance", "hub_id", "instance_id", "seq"),
@@ -167,6 +168,7 @@ timers = Table(
     Column("fire_at", BigInteger, nullable=False),
     Column("held_epoch", BigInteger, nullable=False),
     Column("events", LargeBinary, nullable=False),
+    Column("failed_deliveries", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("hub_id", "seq", "partition"),
     Index("ix_timers_due", "hub_id", "partition", "held_epoch", "fire_at", postgresql_where=_HELD),
     Index("ix_timers_instance", "hub_id", "instance_id", "seq"),
@@ -197,6 +199,18 @@ activity_queue = Table(
           postgresql_where=text("host = 0"), sqlite_where=text("host = 0")),
     Index("ix_activity_queue_version", "hub_id", "name", "version", "seq",
           postgresql_where=text("host = 0"), sqlite_where=text("host = 0")),
+)
+
+# What careful hosts have out (invariant I12).
+dispatches = Table(
+    "dispatches", metadata,
+    Column("hub_id", Integer, nullable=False),
+    Column("host_id", BigInteger, nullable=False),
+    Column("source", SmallInteger, nullable=False),  # model.quarantine.Source: the queue of the row
+    Column("seq", BigInteger, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("suspect", SmallInteger, nullable=False),  # 1: its item was handed out as a suspect
+    PrimaryKeyConstraint("hub_id", "host_id", "source", "seq", "partition"),
 )
 
 quarantine = Table(

@@ -1,0 +1,107 @@
+"""Keeps marks, and what is out while this host is careful: a loop of its own, beside the committer's.
+
+After a partition's owner was lost its successor is careful for a while: what it hands out is written down before it is
+sent, so that what it had out is known if it is lost as well. Otherwise nothing is written and nothing waits.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from durabletask_sql.clock import Clock
+from durabletask_sql.dispatch.ports import Carefully
+from durabletask_sql.errors import DurableTaskSqlError
+from durabletask_sql.model.deliveries import Mark, Out, RowKey
+from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.suspects import Suspicion
+from durabletask_sql.ports.deliveries import DeliveryStore
+
+_log = logging.getLogger(__name__)
+
+CAREFUL_SECONDS = 600.0
+_LOOK_SECONDS = 1.0
+_RETRY_SECONDS = 0.25
+
+
+class Deliveries:
+    """What one host keeps of its deliveries for one task hub."""
+
+    def __init__(self, store: DeliveryStore, memory: Memory, suspicion: Suspicion, clock: Clock, host_id: int,
+                 pump: Callable[[], None]) -> None:
+        """Take the parts; `run` does the work. `pump` hands out what waited for this host to be careful no more."""
+        self._store = store
+        self._memory = memory
+        self._suspicion = suspicion
+        self._clock = clock
+        self._host_id = host_id
+        self._pump = pump
+        self._event = asyncio.Event()
+        self._marks: dict[RowKey, Mark] = {}
+        self._leaving: list[Carefully] = []
+        self._careful_until = 0.0
+
+    def mark(self, marks: Sequence[Mark]) -> None:
+        """Keep how often deliveries have failed."""
+        self._marks.update((mark.row, mark) for mark in marks)
+        self._event.set()
+
+    def be_careful(self) -> None:
+        """The last owner of a partition was lost: write down what is handed out, for a while."""
+        self._careful_until = self._clock.monotonic() + CAREFUL_SECONDS
+        if not self._suspicion.careful:
+            self._suspicion.careful = True
+            _log.warning("the host that had these partitions was lost: being careful for %.0f s", CAREFUL_SECONDS)
+            self._event.set()
+
+    def deliver(self, one: Carefully) -> None:
+        """Send an item once it is written down."""
+        self._leaving.append(one)
+        self._event.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS if self._suspicion.careful else None):
+                    await self._event.wait()
+            self._event.clear()
+            try:
+                await self._write()
+            except DurableTaskSqlError as error:
+                _log.warning("what is known of deliveries cannot be kept yet, trying again: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._event.set()
+
+    async def _write(self) -> None:
+        if self._marks:
+            kept = dict(self._marks)
+            await self._store.mark(self._host_id, dict(self._memory.epochs), list(kept.values()))
+            self._marks = {row: mark for row, mark in self._marks.items() if kept.get(row) != mark}
+        if self._suspicion.careful:
+            await self._write_down()
+            if self._clock.monotonic() >= self._careful_until:
+                self._suspicion.careful = False
+                self._suspicion.returned.clear()
+                self._send(self._leaving)
+                self._leaving = []
+        if not self._suspicion.careful and self._careful_until:
+            await self._store.forget(self._host_id)
+            self._careful_until = 0.0
+            self._pump()
+
+    async def _write_down(self) -> None:
+        """Write down what is about to go out, and strike out what has come back; then send."""
+        leaving, back = list(self._leaving), list(self._suspicion.returned)
+        if not leaving and not back:
+            return
+        out = [Out(row, one.delivery.is_suspect) for one in leaving if one.is_wanted() for row in one.delivery.rows]
+        await self._store.record(self._host_id, out, back)
+        del self._leaving[:len(leaving)], self._suspicion.returned[:len(back)]
+        self._send(leaving)
+
+    @staticmethod
+    def _send(leaving: Sequence[Carefully]) -> None:
+        for one in leaving:
+            if one.is_wanted():
+                one.send()

@@ -1,0 +1,107 @@
+"""What failed deliveries of instances' and entities' messages lead to: marks, delays, the quarantine.
+
+Against whom a failure counts is `partitions.suspects`' decision.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+
+from durabletask_sql.dispatch.delays import Delays
+from durabletask_sql.dispatch.ports import BoardPorts
+from durabletask_sql.model.checkpoints import Blame, Quarantine
+from durabletask_sql.model.deliveries import Mark, RowKey
+from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.quarantine import Source
+from durabletask_sql.partitions.entity import EntityMemory
+from durabletask_sql.partitions.eviction import AnyMemory
+from durabletask_sql.partitions.instance import PROVISIONAL
+from durabletask_sql.partitions.suspects import (
+    COUNTED_FAILURES,
+    Standing,
+    Suspicion,
+    after_refusal,
+    counted,
+    is_out,
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An answer that cannot be carried out: to which messages, from whom, and why."""
+
+    item: Hashable
+    seqs: Sequence[int]
+    timers: Sequence[int]
+    standing: Standing
+    cause: str
+    blame: Blame
+
+
+class Failures:
+    """Failed deliveries of one kind of work of one task hub."""
+
+    def __init__(self, suspicion: Suspicion, delays: Delays, ports: BoardPorts) -> None:
+        """Take the parts."""
+        self._suspicion = suspicion
+        self._delays = delays
+        self._ports = ports
+
+    def mark(self, mem: AnyMemory, seqs: Sequence[int], timers: Sequence[int],
+             failed: Callable[[int], int] = lambda failed: failed + 1) -> int:
+        """Give messages one failed delivery more; return how many the worst of them has now."""
+        mem.mark(seqs, timers, failed)
+        found = {row.seq: row.failed for row in mem.rows}, {timer.seq: timer.failed for timer in mem.timers}
+        marks = [Mark(row, found[row.source][row.seq]) for row in row_keys(mem.key, seqs, timers)
+                 if row.seq in found[row.source]]
+        self._ports.mark(marks)
+        return max((mark.failed for mark in marks), default=0)
+
+    async def refuse(self, mem: AnyMemory, refused: Refused) -> None:
+        """Try an item again a few times whose answer cannot be carried out, then set it aside with the cause."""
+        mem.failures += 1
+        if self._suspicion.counts(refused.standing, refused.item):
+            failed = self.mark(mem, refused.seqs, refused.timers, after_refusal)
+            _log.error("%s: an answer of worker %r cannot be carried out (%d of %d): %s", mem.key.instance_id,
+                       refused.blame.worker, counted(failed), COUNTED_FAILURES, refused.cause)
+            if is_out(failed):
+                mem.failures = 0
+                self._suspicion.forget(refused.item)
+                await self._ports.submit(Quarantine(
+                    mem.key, refused.cause, tuple(refused.seqs), tuple(refused.timers), blame=refused.blame), None)
+                return
+        else:
+            report_worker(refused.standing, refused.blame.worker, refused.cause)
+        self._delays.begin(mem, mem.failures)
+
+    def set_aside_lost(self, mem: AnyMemory, seqs: Sequence[int], timers: Sequence[int], blame: Blame) -> None:
+        """Set aside what was lost too often with its workers or hosts; nothing else of its instance runs meanwhile."""
+        blame = replace(blame, worker=mem.lost_by, attempts=mem.worst)
+        cause = lost_cause(blame.attempts)
+        _log.error("%r: a %s is set aside: %s", mem.key.instance_id, "batch" if isinstance(mem, EntityMemory) else "turn",
+                   cause)
+        self._suspicion.forget(mem.key)
+        self._ports.submit(Quarantine(mem.key, cause, tuple(seqs), tuple(timers), blame=blame), None)
+
+
+def row_keys(key: InstanceKey, seqs: Sequence[int], timers: Sequence[int]) -> list[RowKey]:
+    """Return the rows of a turn or a batch; those whose commit is in flight have no key yet."""
+    return [*(RowKey(Source.MESSAGE, key.partition, seq) for seq in seqs if seq < PROVISIONAL),
+            *(RowKey(Source.TIMER, key.partition, seq) for seq in timers)]
+
+
+def report_worker(standing: Standing, worker: str | None, cause: str) -> None:
+    """Say, once for each connection, that a worker fails whatever it is given."""
+    if not standing.is_reported:
+        standing.is_reported = True
+        _log.error("worker %r fails different items one after another and has completed nothing since it connected: that "
+                   "is taken for its own fault and none of them is set aside; look into the worker (its last failure: %s)",
+                   worker, cause)
+
+
+def lost_cause(failed: int) -> str:
+    """Return why an item is set aside whose workers, or hosts, were lost."""
+    return (f"its worker, or its host, was lost {failed} times in a row while it had this, the last {counted(failed)} "
+            "times with no other suspect beside it")
