@@ -11,6 +11,9 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import psycopg
@@ -158,7 +161,11 @@ class PostgresWakeups:
 
 
 class SqliteWakeups:
-    """Implements `ports.wakeups.Wakeups` for a SQLite file: a number tells that some other process has committed."""
+    """Implements `ports.wakeups.Wakeups` for a SQLite file: a number tells that some other process has committed.
+
+    Whether there is a reason to look at the number is told by the log's file, to which a thread looks every 20 ms: that
+    costs a third of what waking the event loop costs.
+    """
 
     hears = True
     is_heard = False  # others see it by themselves
@@ -171,14 +178,34 @@ class SqliteWakeups:
         """Do nothing: a commit is news enough."""
 
     async def run(self, hear: Callable[[News], None]) -> None:
-        """Look every 20 ms until cancelled."""
-        seen = None
-        while True:
-            version = await self._database.committer.run(_data_version, short=True)
-            if version != seen:
-                seen = version
-                hear(News(anything=True))
-            await asyncio.sleep(_LOOK_SECONDS)
+        """Look until cancelled."""
+        written, stop, seen = asyncio.Event(), Event(), None
+        notify = partial(asyncio.get_running_loop().call_soon_threadsafe, written.set)
+        Thread(target=self._watch, args=(notify, stop), name="durabletask-watch", daemon=True).start()
+        try:
+            while True:
+                await written.wait()
+                written.clear()
+                version = await self._database.committer.run(_data_version, short=True)
+                if version != seen:
+                    seen = version
+                    hear(News(anything=True))
+        finally:
+            stop.set()
+
+    def _watch(self, notify: Callable[[], object], stop: Event) -> None:
+        """Notify whenever the log was written to, and once more: two commits within a clock's tick look like one."""
+        log, before, again = Path(f"{self._database.url.location}-wal"), None, False
+        while not stop.wait(_LOOK_SECONDS):
+            try:
+                found = log.stat()
+                mark = (found.st_mtime_ns, found.st_size)
+            except OSError:
+                continue
+            again, before, changed = mark != before, mark, again or mark != before
+            if changed:
+                with suppress(RuntimeError):  # the loop is closed
+                    notify()
 
 
 def _data_version(session: Session) -> int:
