@@ -1,6 +1,6 @@
 """W1 to W4 against this server on SQLite and PostgreSQL, and against the SDK's in-memory back end, in one run.
 
-    python benchmarks/run.py [--rounds 5] [--quick] [--json FILE]
+    python benchmarks/run.py [--rounds 5] [--threads N] [--quick] [--json FILE]
 
 Every back end, the worker and the client are processes of their own; back ends alternate within each round. Medians
 and ratios are what counts: machines are shared and noisy.
@@ -62,11 +62,14 @@ def ours(database: str, folder: Path) -> Iterator[str]:
         process.stop()
 
 
-def run_workloads(address: str, *, quick: bool) -> dict[str, float]:
+def run_workloads(address: str, options: argparse.Namespace) -> dict[str, float]:
     """Run a worker and a client against an address."""
-    worker = subprocess.Popen([sys.executable, str(HERE / "workloads.py"), "worker", address], stdin=subprocess.PIPE)
+    threads = [str(options.threads)] if options.threads else []
+    worker = subprocess.Popen([sys.executable, str(HERE / "workloads.py"), "worker", address, *threads],
+                              stdin=subprocess.PIPE)
     try:
-        command = [sys.executable, str(HERE / "workloads.py"), "client", address, *(["--quick"] if quick else [])]
+        command = [sys.executable, str(HERE / "workloads.py"), "client", address,
+                   *(["--quick"] if options.quick else [])]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         result: dict[str, float] = json.loads(done.stdout)
         return result
@@ -81,11 +84,11 @@ def measure(options: argparse.Namespace, folder: Path, maintenance: str) -> dict
         place = folder / str(number)
         place.mkdir()
         with memory() as address:
-            results["memory"].append(run_workloads(address, quick=options.quick))
+            results["memory"].append(run_workloads(address, options))
         with ours(f"sqlite:///{place / 'hub.db'}", place) as address:
-            results["sqlite"].append(run_workloads(address, quick=options.quick))
+            results["sqlite"].append(run_workloads(address, options))
         with ours(create_database(maintenance), place) as address:
-            results["postgresql"].append(run_workloads(address, quick=options.quick))
+            results["postgresql"].append(run_workloads(address, options))
         print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
     return results
 
@@ -115,12 +118,15 @@ def main() -> int:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, metavar="N",
+                        help="threads of the worker's pool (the SDK's default: the number of cores + 4)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, for trying it out")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     versions = {name: importlib.metadata.version(name) for name in ("durabletask-sql", "durabletask", "grpcio", "psycopg")}
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}")
     print(versions)
+    print(f"threads of the worker's pool: {options.threads or 'as many as the SDK takes by itself'}")
     with tempfile.TemporaryDirectory() as folder, server() as maintenance:
         sync = sync_milliseconds(Path(folder))
         figures = report(measure(options, Path(folder), maintenance), sync)

@@ -12,7 +12,7 @@ from typing import Any
 
 from durabletask import task
 from durabletask.client import OrchestrationStatus, TaskHubGrpcClient
-from durabletask.worker import TaskHubGrpcWorker
+from durabletask.worker import ConcurrencyOptions, TaskHubGrpcWorker
 
 STEPS, FAN, MANY, EACH, EMPTIES = 100, 1_000, 500, 5, 50
 _TIMEOUT_SECONDS = 300
@@ -50,9 +50,10 @@ def fan_out(ctx: task.OrchestrationContext, count: int) -> Flow:
     return sum(results)
 
 
-def work(address: str) -> None:
-    """Be the worker until standard input ends."""
-    worker = TaskHubGrpcWorker(host_address=address, logger=silent())
+def work(address: str, threads: int | None) -> None:
+    """Be the worker until standard input ends; `threads` None: as many as the SDK takes by itself."""
+    worker = TaskHubGrpcWorker(host_address=address, logger=silent(),
+                               concurrency_options=ConcurrencyOptions(maximum_thread_pool_workers=threads))
     for orchestrator in (empty, sequence, fan_out):
         worker.add_orchestrator(orchestrator)
     worker.add_activity(step)
@@ -106,7 +107,7 @@ def memory_backend() -> None:
 if __name__ == "__main__":
     match sys.argv[1]:
         case "worker":
-            work(sys.argv[2])
+            work(sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)
         case "memory":
             memory_backend()
         case _:

@@ -68,7 +68,7 @@ class Host:
         identity, hubs = identify(), {}
         for name in settings.hubs:
             lease = LeaseSettings(settings.lease_seconds, follow_database=not store.is_sqlite)
-            dispatch = DispatcherSettings(lease, memory=memory or MemoryLimits(),
+            dispatch = DispatcherSettings(lease, gathers=store.is_sqlite, memory=memory or MemoryLimits(),
                                           turns=TurnLimits(payload_bytes=settings.limits.payload_bytes))
             hub = await store.open_hub(name, settings.partitions)
             hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings)

@@ -43,9 +43,13 @@ _TIMER_GRACE_SECONDS = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class DispatcherSettings:
-    """What is set for a host's work."""
+    """What is set for a host's work.
+
+    `gathers`: a commit waits a moment for others; where a commit takes a round trip they gather during the one before.
+    """
 
     lease: LeaseSettings
+    gathers: bool = False
     memory: MemoryLimits = MemoryLimits()
     turns: TurnLimits = TurnLimits()
 
@@ -90,7 +94,8 @@ class Dispatcher:
             self._deliveries.deliver), settings.turns)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
-            listeners.committed, self._notices.tell, self._ownership.recover, lambda: self.board.outstanding))
+            listeners.committed, self._notices.tell, self._ownership.recover,
+            lambda: self.board.outstanding if settings.gathers else 0))
         self.upkeep = Upkeep(committer, self.board, clock, identity.host_id, self._moved)
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":

@@ -68,7 +68,8 @@ class OwnerEvents:
     """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown.
 
     `tell` is for what other hosts should hear of.
-    And whom it asks: for which activity tasks there is room, which to claim, how many items are out at executors.
+    And whom it asks: for which activity tasks there is room, which to claim, how many items are out at executors
+    for which a commit may wait.
     """
 
     ready: Callable[[], None]

@@ -1,4 +1,4 @@
-"""One attempt at a group commit: lock and read, filter, write, claim, commit. Two flushes on PostgreSQL.
+"""One attempt at a group commit: in one flush while every fence holds; else lock and read, filter, write, in two.
 
 Tables are written in the fixed order instances, entities, activity_queue, control_queue, timers, history, payloads,
 and inside a table by key.
