@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -65,13 +66,20 @@ def worker(server: ServerProcess) -> Iterator[WorkerProcess]:
     process.kill()
 
 
-@pytest.fixture
-def client(server: ServerProcess) -> Iterator[TaskHubGrpcClient]:
+@contextmanager
+def quiet_client(address: str) -> Iterator[TaskHubGrpcClient]:
+    """A client whose complaints about servers that are away nobody needs."""
     logger = logging.Logger("crash test")
     logger.addHandler(logging.NullHandler())
-    client = TaskHubGrpcClient(host_address=server.address, logger=logger)
+    client = TaskHubGrpcClient(host_address=address, logger=logger)
     yield client
     client.close()
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[TaskHubGrpcClient]:
+    with quiet_client(server.address) as found:
+        yield found
 
 
 def start_all(client: TaskHubGrpcClient) -> list[str]:
