@@ -4,9 +4,10 @@ It only brings together turns, activities and entities: each kind of work has a 
 executors that take it and have room, oldest first.
 """
 
+import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.activities import Activities
@@ -42,6 +43,7 @@ class Board:
         self._activities = Activities(hub, speculation, suspicion, clock, ports, limits)
         self._entities = Entities(hub, host_id, memory, entity_seats, clock, ports, limits.payload_bytes)
         self._offering = True
+        self._answers: set[asyncio.Task[None]] = set()
 
     # Work
 
@@ -145,15 +147,22 @@ class Board:
 
     async def complete_turn(self, answer: pb.OrchestratorResponse) -> None:
         """Commit the outcome of a turn; return when it is durable."""
-        await self._turns.complete(answer)
+        await self._carry_out(self._turns.complete(answer))
 
     async def complete_activity(self, answer: pb.ActivityResponse) -> None:
         """Commit the result of an activity task; return when it is durable."""
-        await self._activities.complete(answer)
+        await self._carry_out(self._activities.complete(answer))
 
     async def complete_entity(self, answer: pb.EntityBatchResult) -> None:
         """Commit the outcome of an entity's batch; return when it is durable."""
-        await self._entities.complete(answer)
+        await self._carry_out(self._entities.complete(answer))
+
+    async def _carry_out(self, answer: Coroutine[None, None, None]) -> None:
+        """Carry an answer out to its end, even if the worker that waits for it goes away: its item is out no more."""
+        task = asyncio.create_task(answer)
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+        await asyncio.shield(task)
 
     async def abandon_turn(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
