@@ -37,7 +37,7 @@ from durabletask_sql.storage.tables import (
 )
 
 PAGE = 200
-ROWS_PAGE = 1_000
+ROWS_PAGE = 300
 _ENDED = sorted(int(status) for status in TERMINAL)
 _PARTITION = bindparam("partition", type_=INTEGER)
 _AFTER = bindparam("after", type_=TEXT)
