@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from dispatch.bench import Bench, HandClock, Worker, finish, schedule
-from durabletask_sql.errors import UnavailableError
+from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.host import Host
 from durabletask_sql.model.checkpoints import ActivityCompletion, OutcomeKind
 from durabletask_sql.protocol.framing import iter_events
@@ -29,6 +29,7 @@ class CuttableStore:
     def __init__(self, store: SqlStore) -> None:
         self._store = store
         self.cut = False
+        self.doubtful: str | None = None  # the operation whose next outcome nobody hears of
 
     def __getattr__(self, name):
         return getattr(self._store, name)
@@ -49,7 +50,12 @@ class _CuttableLeases:
             if self._store.cut:
                 message = "a fault of the test"
                 raise UnavailableError(message)
-            return await method(*args)
+            found = await method(*args)
+            if self._store.doubtful == name:
+                self._store.doubtful = None
+                message = "a fault of the test"
+                raise OutcomeUnknownError(message)
+            return found
 
         return call
 

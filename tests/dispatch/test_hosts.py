@@ -270,3 +270,34 @@ def test_a_host_that_stops_leaves_its_partitions_and_waiting_tasks_before_its_ac
         assert check_hub(database_url) == []
 
     on_hosts(database_url, test)
+
+
+def test_a_host_that_was_removed_registers_anew_although_that_ends_in_doubt(database_url):
+    async def test(cluster: Cluster):
+        worker = Worker()
+        first = await cluster.join(worker)
+        first.store.doubtful = "register"
+        await first.store._store.leases(first.runtime.hub).release(first.host_id)
+        await cluster.until(lambda: first.store.doubtful is None)
+        await cluster.until(cluster.balanced, 10)
+        await first.start("flow", "a")
+        await first.answer(await worker.turn(), finish())
+        assert await first.status("a") == "COMPLETED"
+
+    on_hosts(database_url, test)
+
+
+@pytest.mark.parametrize("operation", ["ask", "hand_over", "acquire", "raise_epochs", "heartbeat"])
+def test_a_move_whose_outcome_nobody_hears_of_comes_to_its_end(database_url, operation):
+    async def test(cluster: Cluster):
+        players = Player(), Player()
+        first = await cluster.join(players[0])
+        await asyncio.gather(*(first.start("flow", f"i{number}") for number in range(40)))
+        first.store.doubtful = operation
+        second = await cluster.join(players[1])
+        second.store.doubtful = operation
+        await cluster.until(cluster.balanced, 10)
+        await cluster.until(lambda: completed(database_url) == 40)
+        assert check_hub(database_url) == []
+
+    on_hosts(database_url, test)

@@ -178,11 +178,12 @@ class Ownership:
 
     async def _renew(self) -> None:
         began, asked, was_alive = self._now(), self._clock.now(), self.is_alive
-        host, seconds = self._identity.host_id, self._settings.seconds
-        reference = await (self._leases.heartbeat(host, seconds) if self._registered
-                           else self._leases.register(self._identity, seconds))
-        self._follow(asked, reference, first=not self._registered)
-        self._registered, self._renewed = True, began
+        host, seconds, first = self._identity.host_id, self._settings.seconds, not self._registered
+        self._registered = True  # also when that ends in doubt: the next heartbeat tells
+        reference = await (self._leases.register(self._identity, seconds) if first
+                           else self._leases.heartbeat(host, seconds))
+        self._follow(asked, reference, first=first)
+        self._renewed = began
         if not was_alive:
             self._events.changed()
 
