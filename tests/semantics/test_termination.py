@@ -197,3 +197,34 @@ def test_a_termination_and_a_completion_that_race_leave_one_end(database_url):
             assert (state.row.status, state.output) == (Status.COMPLETED, "done")
 
     on_bench(database_url, test)
+
+
+@pytest.mark.parametrize("again", ["by a client", "by a parent"])
+def test_a_recursion_that_comes_while_the_termination_is_out_is_not_lost(database_url, again):
+    """The first termination, which spares the children, is with the worker: the second one takes them along."""
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "above")
+        await bench.answer(await worker.turn(), child("one"))
+        await bench.answer(await worker.turn(), child("below", number=1), child("ended", number=2))
+        found = {item.key.instance_id: item for item in (await worker.turn(), await worker.turn())}
+        await bench.answer(found["below"])
+        await bench.answer(found["ended"], end(result="kept"))
+        await bench.answer(await worker.turn())
+        await bench.service.terminate("one", "first", recursive=False)
+        out = await worker.turn()
+        assert new(out)[1].executionTerminated.recurse is False
+        if again == "by a client":
+            await bench.service.terminate("one", "second", recursive=True)
+        else:
+            await bench.service.terminate("above", "from above", recursive=True)
+            await bench.answer(await worker.turn(), end(TERMINATED))
+        await bench.answer(out, child("last", number=3), end(TERMINATED, "first"))
+        told = {(item.key.instance_id, *kinds(new(item))) for item in (
+            [await worker.turn()] if again == "by a parent" else [await worker.turn(), await worker.turn()])}
+        assert ("below", "orchestratorStarted", "executionTerminated") in told
+        state = await bench.service.wait_for_completion("last", payloads=True)
+        assert (state.row.status, state.output) == (Status.TERMINATED, "first")
+        assert [await bench.status(one) for one in ("one", "ended")] == ["TERMINATED", "COMPLETED"]
+
+    on_bench(database_url, test)

@@ -228,7 +228,9 @@ class Model:
         elif taken.terminated is not None or end is not None:
             status, output, failure = (end[2], end[3], end[4]) if end is not None and end[0] == "complete" else (
                 Status.TERMINATED, taken.terminated[1], None)
-            children = found.history if taken.terminated is not None and taken.terminated[2] else ()
+            # A recursion counts that comes while a termination without one is with its worker.
+            recurse = taken.terminated is not None and any(one[2] for one in (taken.terminated, *found.terminations))
+            children = found.history if recurse and status == Status.TERMINATED else ()
             found.history.append(("completed", int(status), output, failure))
             self._end(found, Status(status), output, failure)
             self._terminate_open(children, taken.terminated)

@@ -46,7 +46,8 @@ class TurnCheckpoint:
     `consumed_timers` are sequences that must all still be there; `discarded` are rows of older executions, which may
     be gone. `ended` sweeps the instance's messages, timers; `continued_from` names the execution whose history,
     timers and payloads go because of continue-as-new. `drop_unclaimed` also deletes its unclaimed activity tasks.
-    `packed` is what the store makes of its texts, if that was done ahead of the commit.
+    `packed` is what the store makes of its texts, if that was done ahead of the commit. `if_recursive` are messages that
+    are sent too if a termination that recurses is among those that the end sweeps.
     """
 
     expected_version: int
@@ -56,6 +57,7 @@ class TurnCheckpoint:
     discarded: tuple[int, ...] = ()
     history: HistoryAppend | None = None
     messages: tuple[NewMessage, ...] = ()
+    if_recursive: tuple[NewMessage, ...] = ()
     timers: tuple[NewTimer, ...] = ()
     activities: tuple[NewActivity, ...] = ()
     children: tuple[NewChild, ...] = ()

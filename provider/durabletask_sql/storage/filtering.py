@@ -44,6 +44,7 @@ class Read:
     plain_tasks: Mapping[Task, int]
     locked_entities: Mapping[InstanceKey, int] = field(default_factory=dict)
     plain_entities: Mapping[InstanceKey, int] = field(default_factory=dict)
+    recursive: frozenset[InstanceKey] = frozenset()  # of what ends here: those with a recursive termination in the queue
 
 
 @dataclass(slots=True)
@@ -54,11 +55,17 @@ class Kept:
     created: list[NewChild] = field(default_factory=list)
     replaced: list[tuple[NewChild, Fence]] = field(default_factory=list)
     refused: list[NewChild] = field(default_factory=list)
+    recursive: frozenset[InstanceKey] = frozenset()  # as read
 
 
 def can_be_trusted(group: Group) -> bool:
-    """Tell whether all fences of a group are in its statements: those of instances, new children and activity tasks."""
-    return not group.alone and all(isinstance(item, TurnCheckpoint | ActivityCompletion) for item in group.items)
+    """Tell whether all fences of a group are in its statements: those of instances, new children and activity tasks.
+
+    An end that has to look into the queue first is none of them.
+    """
+    return not group.alone and all(
+        isinstance(item, ActivityCompletion) or (isinstance(item, TurnCheckpoint) and not item.if_recursive)
+        for item in group.items)
 
 
 def trusted(group: Group, partitions: frozenset[int]) -> Read:
@@ -74,7 +81,7 @@ def trusted(group: Group, partitions: frozenset[int]) -> Read:
 
 def filter_items(group: Group, read: Read) -> Kept:
     """Return an outcome for each item: COMMITTED for those that stay, LOST or BUSY with the cause for the others."""
-    kept, taken = Kept(), set[InstanceKey]()
+    kept, taken = Kept(recursive=read.recursive), set[InstanceKey]()
     for item in group.items:
         match item:
             case TurnCheckpoint():

@@ -27,6 +27,7 @@ from durabletask_sql.storage.dialect import Row, Statement
 from durabletask_sql.storage.filtering import Fence, Kept, Read, filter_items, trusted
 from durabletask_sql.storage.planning import Writes, plan
 from durabletask_sql.storage.session import Reply, Session
+from durabletask_sql.turn.termination import RECURSIVE_TAIL, is_recursive
 
 
 class GroupAttempt:
@@ -111,6 +112,8 @@ class GroupAttempt:
         locked_entities = self._send(entity_sql.LOCK_FENCES if locks else entity_sql.READ_FENCES,
                                      sorted(entities | new_entities))
         locked_tasks = self._send(sql.LOCK_TASKS if locks else sql.READ_TASKS, sorted(tasks))
+        ending = [item.key for item in group.items if isinstance(item, TurnCheckpoint) and item.if_recursive]
+        terminations = self._send(sql.READ_ENDING_WITH, sorted(ending), tail=RECURSIVE_TAIL)
         # New children and new entities are seldom there: asking at once saves a round trip.
         plain = self._send(sql.READ_FENCES, sorted(children)) if locks else Reply()
         plain_entities = self._send(entity_sql.READ_FENCES, sorted(new_entities)) if locks else Reply()
@@ -127,7 +130,9 @@ class GroupAttempt:
             plain_versions = {**_versions(missing_entities), **plain_versions}
         ours = frozenset(partition for partition, owner, epoch in partitions.rows
                          if owner == group.host_id and epoch == group.epochs.get(partition))
-        return Read(ours, fences, plain_fences, tokens, plain_tokens, versions, plain_versions)
+        recursive = frozenset(InstanceKey(partition, instance_id) for partition, instance_id, events in terminations.rows
+                              if is_recursive(bytes(events)))
+        return Read(ours, fences, plain_fences, tokens, plain_tokens, versions, plain_versions, recursive)
 
     def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
         """Send a batch; a statement without rows is not sent."""

@@ -59,6 +59,8 @@ def plan(group: Group, kept: Kept) -> Writes:
         match item:
             case TurnCheckpoint():
                 _plan_turn(writes, item)
+                if item.key in kept.recursive:
+                    writes.messages += [(message, False) for message in item.if_recursive]
             case EntityCheckpoint():
                 _plan_step(writes, item)
             case ActivityCompletion():

@@ -76,14 +76,17 @@ def finish(base: TurnCheckpoint, effects: Effects, intake: Intake, past: Sequenc
     row = replace(
         base.row, status=ending.status, completed_at=effects.now, history_count=base.row.history_count + 1, sections=(),
         failure=ending.failure.SerializeToString() if ending.failure is not None else None)
-    messages = [*effects.messages, *_leave_sections(effects)]
-    if intake.terminated is not None and intake.terminated.recurse and ending.status is Status.TERMINATED:
-        messages += terminate_children(effects, (*past, intake.new_events, *effects.history), intake.terminated.reason)
+    messages, below = [*effects.messages, *_leave_sections(effects)], list[NewMessage]()
+    if intake.terminated is not None and ending.status is Status.TERMINATED:
+        below = terminate_children(effects, (*past, intake.new_events, *effects.history), intake.terminated.reason)
+        if intake.terminated.recurse:
+            messages, below = messages + below, []
     notice = child_ended_notice(row, ending.output, effects.now, effects.partition_count)
     if notice is not None:
         messages.append(notice)
-    return replace(base, row=row, history=history, messages=tuple(messages), timers=_signals(effects), ended=True,
-                   output=ending.output, drop_unclaimed=ending.status is Status.TERMINATED)
+    return replace(base, row=row, history=history, messages=tuple(messages), if_recursive=tuple(below),
+                   timers=_signals(effects), ended=True, output=ending.output,
+                   drop_unclaimed=ending.status is Status.TERMINATED)
 
 
 def append_history(effects: Effects, intake: Intake, recorded: Sequence[bytes]) -> HistoryAppend:

@@ -7,7 +7,10 @@ from durabletask_sql.model.instances import InstanceRow
 from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
-from durabletask_sql.protocol.framing import frame, frame_all, iter_frames
+from durabletask_sql.protocol.framing import frame, frame_all, iter_events, iter_frames
+
+# How the bytes of a message end that terminates recursively (`recurse` is its last field), and few others do.
+RECURSIVE_TAIL = b"\x10\x01"
 
 
 def terminated(row: InstanceRow, reason: str | None, now: int) -> tuple[InstanceRow, HistoryAppend | None]:
@@ -40,3 +43,8 @@ def failed(row: InstanceRow, failure: pb.TaskFailureDetails, start: bytes, now: 
     return replace(
         row, status=Status.FAILED, row_version=row.row_version + 1, updated_at=at, completed_at=at, sections=(),
         failure=failure.SerializeToString(), history_count=row.history_count + count, last_turn_at=at), history
+
+
+def is_recursive(message: bytes) -> bool:
+    """Tell whether a message's framed events hold a termination that takes the children along."""
+    return any(event.executionTerminated.recurse for event in iter_events(message) if event.HasField("executionTerminated"))
