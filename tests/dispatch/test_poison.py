@@ -267,3 +267,32 @@ def test_marks_outlive_their_host(database_url):
         assert [(item.kind, item.attempts) for item in await aside(bench)] == [(AsideKind.ACTIVITY, LOSSES)]
 
     on_bench(database_url, lose_the_rest)
+
+
+def test_a_turn_whose_worker_is_lost_while_its_answer_waits_for_a_commit_runs_again(database_url, monkeypatch):
+    async def test(bench):
+        await bench.start("flow", "one")
+        worker = bench.connect(Worker())
+        await bench.answer(await worker.turn(), *schedule("act"))
+        task, held = await worker.activity(), asyncio.Event()
+        committer = bench.runtime.dispatcher._committer
+        commit = committer.commit
+
+        async def late(group):
+            await held.wait()
+            return await commit(group)
+
+        monkeypatch.setattr(committer, "commit", late)
+        result = asyncio.create_task(bench.result(task))
+        ahead = await worker.turn()  # its message is not durable yet
+        answer = asyncio.create_task(bench.answer(ahead, finish()))
+        await asyncio.sleep(0)
+        answer.cancel()
+        bench.board.disconnect(worker)
+        held.set()
+        await result
+        heir = bench.connect(Worker())
+        await bench.answer(await heir.turn(), finish())
+        assert await bench.status("one") == "COMPLETED"
+
+    on_bench(database_url, test)

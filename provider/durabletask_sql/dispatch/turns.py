@@ -294,10 +294,17 @@ class Turns:
 
     async def _is_settled(self, turn: OpenTurn) -> bool:
         """Wait for the commits of the messages that a turn ran on ahead of them; False: it was taken back."""
-        for seq in turn.intake.consumed:
-            commit = self._ports.in_flight.get(seq)
-            if commit is not None:
-                await asyncio.shield(commit)
+        try:
+            for seq in turn.intake.consumed:
+                commit = self._ports.in_flight.get(seq)
+                if commit is not None:
+                    await asyncio.shield(commit)
+        except asyncio.CancelledError:
+            # The worker went while its answer waited, and nobody will commit it.
+            if turn.is_current:
+                self._memory.put_back(turn.mem, first=True)
+                self._ports.pump()
+            raise
         return turn.is_current
 
     @staticmethod
