@@ -1,7 +1,7 @@
 """One item that kills its worker and one that kills its server, among healthy ones; and kills that are no item's doing.
 
-DURABLETASK_SQL_POISON sets how many healthy items there are (default 100), DURABLETASK_SQL_INNOCENT how many wait while
-the server is killed DURABLETASK_SQL_INNOCENT_KILLS times (default 200 and 5). The full run:
+DURABLETASK_SQL_POISON sets how many healthy items there are (default 60), DURABLETASK_SQL_INNOCENT how many wait while
+the server is killed DURABLETASK_SQL_INNOCENT_KILLS times (default 100 and 4). The full run:
 
     DURABLETASK_SQL_POISON=2000 DURABLETASK_SQL_INNOCENT=5000 DURABLETASK_SQL_INNOCENT_KILLS=50 \\
         python3 dev.py test tests/crash/test_poison.py
@@ -28,9 +28,9 @@ from crash.poison_worker import KILL_SERVER, KILL_WORKER
 from server import ServerProcess
 from tables import rows
 
-HEALTHY = int(os.environ.get("DURABLETASK_SQL_POISON", "100"))
-WAITING = int(os.environ.get("DURABLETASK_SQL_INNOCENT", "200"))
-KILLS = int(os.environ.get("DURABLETASK_SQL_INNOCENT_KILLS", "5"))
+HEALTHY = int(os.environ.get("DURABLETASK_SQL_POISON", "60"))
+WAITING = int(os.environ.get("DURABLETASK_SQL_INNOCENT", "100"))
+KILLS = int(os.environ.get("DURABLETASK_SQL_INNOCENT_KILLS", "4"))
 MOST_LOSSES = 10
 WORKER = Path(__file__).with_name("poison_worker.py")
 _LOOK_SECONDS = 0.02
