@@ -3,9 +3,12 @@
 Only this module draws random numbers.
 """
 
+import random
 import re
 import secrets
 import uuid
+
+Dice = random.Random
 
 _FNV_OFFSET = 2166136261
 _FNV_PRIME = 16777619
@@ -31,6 +34,16 @@ def new_host_id() -> int:
 def jitter() -> float:
     """Return a random factor from 0.5 to 1.5, for waits that several processes must not repeat in step."""
     return 0.5 + secrets.randbelow(1_001) / 1_000
+
+
+def new_seed() -> int:
+    """Return a random number that begins a sequence of dice, short enough to be told."""
+    return secrets.randbelow(1_000_000)
+
+
+def dice(seed: int) -> Dice:
+    """Return dice that fall the same way again for the same seed: for tests of what chance may do."""
+    return Dice(seed)
 
 
 def partition_of(instance_id: str, partition_count: int) -> int:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from durabletask_sql import __version__
-from durabletask_sql.cli import demo, doctor, quarantine, schema, serve
+from durabletask_sql.cli import demo, doctor, quarantine, schema, serve, torture
 from durabletask_sql.errors import DurableTaskSqlError
 
 _INTERRUPTED = 130
@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     quarantine.add_command(commands)
     doctor.add_command(commands)
     demo.add_command(commands)
+    torture.add_command(commands)
     return parser
 
 

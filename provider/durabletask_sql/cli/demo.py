@@ -18,10 +18,15 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> int:
+def require_sdk(what: str) -> None:
+    """Raise SettingsError, saying what to do, when the SDK is not installed."""
     if importlib.util.find_spec("durabletask") is None:
-        message = 'the demo needs the Durable Task SDK: run `pip install "durabletask-sql[demo]"`'
+        message = f'{what} needs the Durable Task SDK: run `pip install "durabletask-sql[demo]"`'
         raise SettingsError(message)
+
+
+def _run(options: argparse.Namespace) -> int:
+    require_sdk("the demo")
     from durabletask_sql.demo import run  # noqa: PLC0415 - the SDK that it imports is an extra
 
     return run(options)

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     database = Path(options.database)
     _remove(database)
     with Interrupts() as interrupts:
-        server, workers = Server(database), list[Worker]()
+        server, workers = Server(f"sqlite:///{database}", "--log-level", "error"), list[Worker]()
         try:
             return _show(server, workers, database, interrupts)
         finally:

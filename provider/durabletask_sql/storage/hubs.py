@@ -14,6 +14,7 @@ from durabletask_sql.storage.tables import (
     activity_queue,
     control_queue,
     history,
+    hosts,
     instances,
     metadata,
     partitions,
@@ -53,6 +54,10 @@ def _empty(table: Table) -> Callable[[], Executable]:
     return lambda: delete(table).where(table.c.hub_id == HUB, ~alive)
 
 
+def _remove(table: Table) -> Callable[[], Executable]:
+    return lambda: delete(table).where(table.c.hub_id == HUB)
+
+
 # In the fixed lock order, then whatever else belongs to instances.
 _ORDER = (activity_queue, control_queue, timers, history, payloads)
 _BELONGING = (*_ORDER, *(table for table in metadata.tables.values()
@@ -76,6 +81,16 @@ def find_hub(session: Session, name: str) -> TaskHub | None:
     """Return the hub with this name, if there is one."""
     found = session.ask(FIND_HUB, name=name)
     return TaskHub(*found[0]) if found else None
+
+
+REMOVE = tuple(Statement(table.name, no_source(_remove(table))) for table in (partitions, hosts, task_hubs))
+
+
+def remove_hub(session: Session, hub_id: int) -> None:
+    """Delete a hub that nobody serves, with everything that it holds. Leaves the transaction to be committed."""
+    empty_hub(session, hub_id)
+    for statement in REMOVE:
+        session.send(statement, hub=hub_id)
 
 
 def open_hub(session: Session, name: str, partition_count: int) -> TaskHub:

@@ -10,7 +10,7 @@ from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.deliveries import SqlDeliveries
 from durabletask_sql.storage.entities import SqlEntities
-from durabletask_sql.storage.hubs import empty_hub, find_hub, open_hub
+from durabletask_sql.storage.hubs import empty_hub, find_hub, open_hub, remove_hub
 from durabletask_sql.storage.instances import SqlInstances
 from durabletask_sql.storage.leases import SqlLeases
 from durabletask_sql.storage.quarantine import SqlQuarantine
@@ -64,6 +64,10 @@ class SqlStore:
     async def empty_hub(self, hub: TaskHub) -> None:
         """Delete everything that a hub holds, in one transaction."""
         await transact(self._database, lambda session: empty_hub(session, hub.hub_id))
+
+    async def remove_hub(self, hub: TaskHub) -> None:
+        """Delete a hub that nobody serves, with everything that it holds, in one transaction."""
+        await transact(self._database, lambda session: remove_hub(session, hub.hub_id))
 
     def committer(self, hub: TaskHub) -> SqlCommitter:
         """Return the owner's committer of a hub."""
