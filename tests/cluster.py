@@ -1,0 +1,86 @@
+"""PostgreSQL servers that a test may restart, kill and promote: a primary, and a synchronous standby of it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from postgres import SETTINGS, NoPostgresError, _free_port, _user, _wait_until_ready, provide_binaries
+
+
+class PostgresNode:
+    """One server with a data folder of its own; its port stays the same over restarts."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.home = home
+        self.port = _free_port()
+        self.log = home / "server.log"
+        self._settings = settings
+        self._binaries, self._user = provide_binaries(), _user()
+        self._process: subprocess.Popen[bytes] | None = None
+        home.mkdir()
+        if self._user is not None:
+            home.chmod(0o755)
+            shutil.chown(home, self._user)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def run(self, command: str, *arguments: str) -> None:
+        done = subprocess.run([str(self._binaries / command), *arguments], check=False, user=self._user, cwd=self.home,
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            message = f"{command} failed: {done.stderr.strip() or done.stdout.strip()}"
+            raise NoPostgresError(message)
+
+    def initialize(self) -> None:
+        self.run("initdb", "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-instructions")
+
+    def copy(self, primary: PostgresNode) -> None:
+        """Become a standby of a primary that runs."""
+        self.run("pg_basebackup", "-D", "data", "-R", "-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres",
+                 "--checkpoint=fast")
+
+    def start(self) -> None:
+        options = {**SETTINGS, **self._settings, "port": str(self.port), "listen_addresses": "127.0.0.1",
+                   "unix_socket_directories": str(self.home), "logging_collector": "off"}
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [str(self._binaries / "postgres"), "-D", "data", *(part for name, value in options.items()
+                                                                   for part in ("-c", f"{name}={value}"))],
+                user=self._user, cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+        _wait_until_ready(self._binaries, self.port, self._process, self.home)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT is a fast shutdown, SIGQUIT an immediate one, as a crash would be."""
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        self._process.wait(60)
+        self._process = None
+
+    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
+        self.stop(how)
+        self.start()
+
+    def promote(self) -> None:
+        self.run("pg_ctl", "promote", "-D", "data", "-w")
+
+
+@contextmanager
+def nodes(count: int, **settings: str) -> Iterator[list[PostgresNode]]:
+    """So many servers that do not run yet; whatever runs at the end is stopped."""
+    with tempfile.TemporaryDirectory(prefix="durabletask-sql-pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        found = [PostgresNode(Path(folder) / f"node-{number}", **settings) for number in range(count)]
+        try:
+            yield found
+        finally:
+            for node in found:
+                node.stop(signal.SIGQUIT)

@@ -1,0 +1,94 @@
+"""A synchronous standby is promoted under load, its primary lost: nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import psycopg
+import pytest
+
+from checker import check_hub
+from cluster import nodes
+from crash.flows import RESULTS, expected
+from crash.test_kills import FLOWS, patiently, results
+from hubs import Hub
+from server import ServerProcess
+
+BEFORE, COUNT = 60, 160  # acknowledged when the primary is lost, and in all
+
+
+@pytest.fixture
+def pair():
+    with nodes(2) as (primary, standby):
+        primary.initialize()
+        primary.start()
+        standby.copy(primary)
+        standby.start()
+        with psycopg.connect(primary.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            for _ in range(300):
+                row = connection.execute("SELECT sync_state FROM pg_stat_replication").fetchone()
+                if row == ("sync",):
+                    break
+                connection.execute("SELECT pg_sleep(0.1)")
+            assert row == ("sync",)
+        yield primary, standby
+
+
+def feed(client, acknowledged, far_enough):
+    """Start journeys one after the other, and note those that the server said to have."""
+    for number in range(COUNT):
+        while True:
+            try:
+                client.schedule_new_orchestration("journey", input=number, instance_id=f"journey-{number}")
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.ALREADY_EXISTS:
+                    break
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED):
+                    raise
+                threading.Event().wait(0.1)
+                continue
+            break
+        acknowledged.append(number)
+        if number == BEFORE:
+            far_enough.set()
+
+
+def test_a_promoted_standby_has_everything_that_was_acknowledged(pair, tmp_path: Path):
+    primary, standby = pair
+    url = (f"postgresql://postgres@/postgres?host=127.0.0.1,127.0.0.1&port={primary.port},{standby.port}"
+           "&target_session_attrs=read-write")
+    server = ServerProcess(url, tmp_path / "server.log").start()
+    worker = subprocess.Popen([sys.executable, str(FLOWS), server.address], stdin=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL)
+    try:
+        with Hub(server).client() as client:
+            acknowledged, far_enough = [], threading.Event()
+            feeder = threading.Thread(target=feed, args=(client, acknowledged, far_enough))
+            feeder.start()
+            assert far_enough.wait(60)
+            primary.stop(signal.SIGQUIT)
+            at_the_loss = len(acknowledged)
+            standby.promote()
+            feeder.join(120)
+            assert len(acknowledged) == COUNT
+            for number in acknowledged:
+                name = f"journey-{number}"
+                state = patiently(lambda name=name: client.wait_for_orchestration_completion(name, timeout=90))
+                assert state is not None, f"{name} was acknowledged and is lost"
+                assert state.serialized_output == str(expected(number)), state
+                assert results(client, name) == RESULTS
+            assert BEFORE <= at_the_loss < COUNT
+        assert check_hub(standby.url) == []
+        assert server.stop() == 0
+    finally:
+        worker.kill()
+        worker.communicate()
+        if server.is_running(0):
+            server.kill()
