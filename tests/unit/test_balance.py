@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from durabletask_sql.partitions.balance import decide, heirs, plan
 from durabletask_sql.ports.leases import NOBODY, Lease
@@ -87,7 +87,6 @@ def test_what_all_hosts_want_at_once_is_never_the_same(owners, live, promises):
     assert set(wanted.values()) <= {1}
 
 
-@settings(max_examples=60, stateful_step_count=40)
 class Cluster(RuleBasedStateMachine):
     """Hosts that come, go and act one after the other on what they read, sometimes long ago."""
 
@@ -162,4 +161,5 @@ class Cluster(RuleBasedStateMachine):
         self.leases, self.views = kept, kept_views
 
 
-TestCluster = Cluster.TestCase
+def test_whatever_hosts_come_and_go_everything_is_owned_in_balance():
+    run_state_machine_as_test(Cluster, settings=settings(max_examples=60, stateful_step_count=40))
