@@ -69,3 +69,26 @@ def test_a_result_is_kept_although_memory_knows_but_an_older_execution(database_
         assert b"done" in (await worker.turn()).new_events
 
     on_bench(database_url, test)
+
+
+def test_a_second_result_is_not_answered_before_the_first_is_durable(database_url):
+    async def test(bench: Bench):
+        worker = bench.connect(Worker())
+        await scheduled(bench, worker)
+        task = await worker.activity()
+        committer, opened = bench.runtime.dispatcher._committer, asyncio.Event()
+        commit = committer.commit
+
+        async def commit_later(group):
+            await opened.wait()
+            return await commit(group)
+
+        committer.commit = commit_later
+        first, second = (asyncio.create_task(bench.result(task)) for _ in range(2))
+        done, _ = await asyncio.wait((first, second), timeout=0.1)
+        assert not done
+        opened.set()
+        await asyncio.gather(first, second)
+        assert await committer.activity(task.row.key.partition, task.row.seq, task.row.token) is None
+
+    on_bench(database_url, test)

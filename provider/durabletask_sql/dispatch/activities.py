@@ -93,7 +93,7 @@ class Activities:
         self.seats: Seats[OpenActivity] = Seats(WorkKind.ACTIVITY, suspicion)
         self._lanes: Lanes[Task, Takers[OpenActivity]] = Lanes(self._group_of)
         self._waiting: dict[int, Task] = {}  # by sequence: of two claims of a task the later one
-        self._completing: set[Claim] = set()
+        self._completing: dict[Claim, asyncio.Future[Outcome]] = {}
         self._seen: frozenset[int] = frozenset()
         self._ran = 0  # tasks between the last two looks
         self._ran_before = 0
@@ -230,20 +230,25 @@ class Activities:
         token = answer.completionToken or self.seats.token_of((answer.instanceId, answer.taskId))
         opened = self._close(token)
         row = opened.task.row if opened is not None else await self._find(token)
-        if row is None or (row.seq, row.token) in self._completing:
+        first = self._completing.get((row.seq, row.token)) if row is not None else None
+        if row is None or first is not None:
             _log.info("the result of activity %d of instance %r came too late or twice and was dropped (token %r)",
                       answer.taskId, answer.instanceId, token)
             self._ports.pump()
+            if first is not None:
+                await asyncio.wait((first,))  # nothing is acknowledged that may yet be lost
             return
         answer = bounded_result(row.name, answer, self._limits.payload_bytes)
-        self._completing.add((row.seq, row.token))
         if opened is None:
             self._unqueue(row.seq)
+        message = activity_outcome(row, answer, self._clock.now())
+        done = self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
+        self._completing[row.seq, row.token] = done
+        self._ports.pump()
         try:
-            message = activity_outcome(row, answer, self._clock.now())
-            outcome = await self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
+            outcome = await done
         finally:
-            self._completing.discard((row.seq, row.token))
+            del self._completing[row.seq, row.token]
         if outcome.kind is OutcomeKind.COMMITTED and opened is not None:
             self.seats.suspicion.completed(opened.standing, opened.item)
         if outcome.kind is OutcomeKind.LOST:
@@ -268,7 +273,7 @@ class Activities:
                 task.needs = replace(task.needs, echo=False)
             self._lanes.move(task)
 
-    async def _submit_result(self, item: ActivityCompletion) -> Outcome:
+    def _submit_result(self, item: ActivityCompletion) -> asyncio.Future[Outcome]:
         """Submit a result; the turn that it triggers may run at once, its commit waits for this one (I3)."""
         # A careful host has nothing out whose rows it cannot name.
         seq = self._speculation.enter(item.message) if not self.seats.suspicion.careful else None
@@ -277,8 +282,7 @@ class Activities:
             in_flight = self._ports.in_flight
             in_flight[seq] = done
             done.add_done_callback(lambda _: in_flight.pop(seq, None))
-        self._ports.pump()
-        return await done
+        return done
 
     async def _find(self, token: str) -> ActivityRow | None:
         """Find the task of a token that this board did not hand out, or has taken back: its claim may still hold."""
