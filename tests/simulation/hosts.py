@@ -57,7 +57,9 @@ class SimulatedHost:
         self._loop = loop
         self._chance = chance
         self._clock = SimulatedClock(loop, chance.choice([0, 0, -3_600, 7_200]) * MICROSECONDS)
-        self._store = SimulatedStore(url, Link(self.process, weather, chance, watch))
+        link = Link(self.process, weather, chance, watch)
+        link.kill = self.kill
+        self._store = SimulatedStore(url, link)
         self._settings = Settings(database=url, partitions=3, lease_seconds=LEASE_SECONDS)
         self._outside = outside()
         self.process.spawn(self._start()).add_done_callback(_see)

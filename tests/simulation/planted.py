@@ -142,9 +142,11 @@ def _unknown_is_success():
 
 @_bug("a result is acknowledged before it is committed")
 def _early_result():
-    async def submit(self, item):
+    def submit(self, item):
         self._ports.submit(item, None)
-        return COMMITTED
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(COMMITTED)
+        return done
 
     yield Activities, "_submit_result", submit
 

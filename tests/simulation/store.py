@@ -89,12 +89,17 @@ class InlineDatabase(Database):
 
 @dataclass
 class Weather:
-    """How the network and the database are doing: delays in seconds, the share of calls that fail."""
+    """How the network and the database are doing: delays in seconds, the share of calls that fail.
+
+    `strike`, if there is one, says of each operation how it fails ("" if it does not): `before` it reaches the database,
+    `lost` on the way to COMMIT, `after` its COMMIT, or with the host itself, `crash before` or `crash after`.
+    """
 
     delay: float = 0.002
     slow: float = 0.0
     slow_seconds: float = 2.0
     failing: float = 0.0
+    strike: Callable[[str], str] | None = None
 
     def draw(self, chance: random.Random) -> float:
         """Return how long one way takes."""
@@ -109,6 +114,7 @@ class Link:
         """`watch` is told of every call that took effect, with its operation, arguments and result."""
         self.process = process
         self.weather = weather
+        self.kill = process.kill
         self._chance = chance
         self._watch = watch
         self._outside: Context = outside()
@@ -120,7 +126,9 @@ class Link:
         answer: asyncio.Future[T] = loop.create_future()
         there, back = self.weather.draw(chance), self.weather.draw(chance)
         fault = self._fault(name)
-        if fault == "before":
+        if fault == "crash before":
+            self.kill()
+        elif fault == "before":
             loop.call_later(there, _fail, answer, UnavailableError("the database cannot be reached"),
                             context=self._outside)
         elif fault == "lost":
@@ -132,6 +140,8 @@ class Link:
         return await answer
 
     def _fault(self, name: str) -> str:
+        if self.weather.strike is not None:
+            return self.weather.strike(name)
         if self._chance.random() >= self.weather.failing:
             return ""
         return self._chance.choice(["before", "lost", "after"] if name in UNKNOWABLE else ["before"])
@@ -147,7 +157,9 @@ class Link:
             loop.call_later(back, _fail, answer, error, context=self._outside)
             return
         self._watch(self.process, name, arguments, result)
-        if fault == "after":
+        if fault == "crash after":
+            self.kill()
+        elif fault == "after":
             loop.call_later(back, _fail, answer, OutcomeUnknownError("the connection was lost during COMMIT"),
                             context=self._outside)
         else:

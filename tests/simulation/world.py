@@ -8,7 +8,7 @@ import logging
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -53,6 +53,8 @@ class Report:
 class Simulation:
     """A run under way."""
 
+    host_count, worker_count = HOSTS, WORKERS
+
     def __init__(self, seed: int, folder: Path, chance: random.Random, loop: VirtualLoop) -> None:
         self.report = Report(seed)
         self.loop = loop
@@ -96,7 +98,7 @@ class Simulation:
         while True:
             await asyncio.sleep(self.chance.uniform(1.0, 10.0))
             self.hosts[:] = [host for host in self.hosts if not host.process.dead]
-            if len(self.hosts) < HOSTS:
+            if len(self.hosts) < self.host_count:
                 self.start_host()
 
     # Misfortunes
@@ -174,16 +176,21 @@ class Simulation:
     # The run
 
     async def run(self) -> None:
-        for _ in range(HOSTS):
+        """Let clients at the hub, and things go wrong meanwhile."""
+        await self.run_with([self._client(number) for number in range(CLIENTS)])
+
+    async def run_with(self, clients: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """Start everything, wait for the clients, and look at what there is in the end."""
+        for _ in range(self.host_count):
             self.start_host()
         keeper = asyncio.ensure_future(self._keep_hosts())
         self.workers = [SimulatedWorker(f"worker-{number}", self.hosts, self.flows, self.chance, self.told,
                                         self.monitors.answered, self.now)
-                        for number in range(WORKERS)]
+                        for number in range(self.worker_count)]
         working = [asyncio.ensure_future(worker.run()) for worker in self.workers]
-        clients = [asyncio.ensure_future(self._client(number)) for number in range(CLIENTS)]
+        tasks = [asyncio.ensure_future(client) for client in clients]
         await self.storm()
-        _, late = await asyncio.wait(clients, timeout=PATIENCE_SECONDS)
+        _, late = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
         for task in late:
             self.told("stuck", f"{task.get_name()} is not done after {PATIENCE_SECONDS:.0f} s")
         if not late:
@@ -204,6 +211,10 @@ class Simulation:
         instance = f"{name}-{number}"
         asyncio.current_task().set_name(instance)  # type: ignore[union-attr]
         await asyncio.sleep(self.chance.uniform(0.0, STORM_SECONDS * 0.8))
+        await self.play(name, instance)
+
+    async def play(self, name: str, instance: str) -> None:
+        """Do what one client does."""
         client = Client(self.hosts, self.flows, self.chance, self.told, self.monitors.acknowledged, self.now)
         self.note("client", instance)
         await SCENARIOS[name](client, instance)
@@ -280,12 +291,12 @@ def _surroundings(simulation: Simulation) -> Iterator[None]:
         log.propagate = before[1]
 
 
-def simulate(seed: int) -> Report:
+def simulate(seed: int, kind: type[Simulation] = Simulation) -> Report:
     """Run once under a seed."""
     folder, loop = scratch(), VirtualLoop()
     try:
         with seeded(seed) as chance:
-            simulation = Simulation(seed, folder, chance, loop)
+            simulation = kind(seed, folder, chance, loop)
             loop.set_exception_handler(lambda _, context: simulation.told("loop", repr(context.get("exception") or context)))
             with _surroundings(simulation):
                 try:
