@@ -210,7 +210,7 @@ async def _purges(client: Client, instance: str) -> None:
 
 async def _replaces(client: Client, instance: str) -> None:
     """A live one is replaced: nothing of what it asked for counts for its successor."""
-    await client.create("sleeper", instance, None)
+    await client.create(client.chance.choice(["sleeper", "busy"]), instance, None)
     await client.rest(5.0)
     await client.create("fan", instance, 50, ANYTHING)
     client.check(await client.wait(instance), Status.COMPLETED, expected("fan", 50))

@@ -84,6 +84,12 @@ def deaf(flow: Flow, given: Any):
     yield [flow.event("never"), flow.nap(10_000)]
 
 
+def busy(flow: Flow, given: Any):
+    """One step after the other, for longer than anybody waits."""
+    for number in range(100):
+        yield flow.task("add_one", number)
+
+
 def teller(flow: Flow, given: list[Any]):
     """Say words to another one, with work between them."""
     target, first = given
@@ -134,7 +140,7 @@ def stubborn(flow: Flow, number: int):
 
 
 BODIES: Mapping[str, Body] = {body.__name__: body for body in (
-    chain, fan, nap, family, guardian, listener, counter, periodic, sleeper, deaf, teller, mover, holder, fragile, stubborn)}
+    chain, fan, nap, family, guardian, busy, listener, counter, periodic, sleeper, deaf, teller, mover, holder, fragile, stubborn)}
 
 
 def expected(name: str, given: Any) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from durabletask_sql.dispatch import entities as dispatch_entities
 from durabletask_sql.dispatch import owner
@@ -27,13 +27,13 @@ from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.window import TimerWindow
 from durabletask_sql.ports.committer import Pending
 from durabletask_sql.ports.instances import Created
-from durabletask_sql.storage import filtering, group, lease_statements, purge, statements
+from durabletask_sql.storage import filtering, group, lease_statements, planning, purge, statements
 from durabletask_sql.storage import load as storage_load
 from durabletask_sql.storage.committer import SqlCommitter
-from durabletask_sql.storage.dialect import Statement
+from durabletask_sql.storage.dialect import Statement, keyed
 from durabletask_sql.storage.instances import SqlInstances
 from durabletask_sql.storage.sqlite import SqliteSession
-from durabletask_sql.storage.tables import timers
+from durabletask_sql.storage.tables import activity_queue, instances, timers
 from durabletask_sql.turn import apply as turn_apply
 from durabletask_sql.turn import completion, intake
 from durabletask_sql.turn.entity import intake as entity_intake
@@ -71,6 +71,7 @@ def _no_epoch():
         return replace(real(self), partitions=frozenset(self._group.epochs))
 
     yield group.GroupAttempt, "_lock_and_read", read
+    yield statements, "HOLD_PARTITIONS", replace(statements.HOLD_PARTITIONS, counted=False)
 
 
 @_bug("a turn is committed whatever the row version, and whether or not what it consumes is there")
@@ -81,14 +82,21 @@ def _no_version():
         there = read.plain.get(item.key)
         return real(item if there is None else replace(item, expected_version=there.row_version), read)
 
+    def over(types):
+        return Statement("instances", lambda v: update(instances).where(statements.by_key(instances, v)).values(
+            {name: v.c[name] for name in types if name not in statements.KEYS}), types)
+
     yield filtering, "_check_turn", check
+    yield statements, "UPDATE_INSTANCES", over(statements.UPDATE_INSTANCES.columns)
+    yield statements, "UPDATE_TURNS", over(statements.UPDATE_TURNS.columns)
     yield statements, "DELETE_MESSAGES", statements.DROP_MESSAGES
     yield statements, "DELETE_TIMERS", statements.DROP_TIMERS
 
 
 @_bug("a result is taken whatever its claim, and whether or not its task is there")
 def _no_token():
-    drop = Statement("activity_queue", statements.DELETE_TASKS.build, statements.SEQS)
+    drop = Statement("activity_queue", lambda v: delete(activity_queue).where(keyed(activity_queue, v)),
+                     statements.DELETE_TASKS.columns)
     yield filtering, "_check_task", lambda *_: COMMITTED
     yield statements, "DELETE_TASKS", drop
 
@@ -184,7 +192,7 @@ def _lost_commits():
 
 @_bug("continue-as-new deletes what waits for the instance")
 def _again_sweeps():
-    real = group._plan_turn
+    real = planning._plan_turn
 
     def plan(found, item):
         real(found, item)
@@ -192,7 +200,7 @@ def _again_sweeps():
             found.dropped += [(item.key.partition, seq) for seq in range(max(item.consumed, default=0) + 1,
                                                                         max(item.consumed, default=0) + 20)]
 
-    yield group, "_plan_turn", plan
+    yield planning, "_plan_turn", plan
 
 
 @_bug("continue-as-new leaves what was carried over behind")
@@ -239,12 +247,12 @@ def _blind_poll():
 
 @_bug("a turn leaves the events that it took in the queue")
 def _not_consumed():
-    real = group._plan_queues
+    real = planning._plan_queues
 
     def plan(found, item):
         real(found, replace(item, consumed=item.consumed[:1]))
 
-    yield group, "_plan_queues", plan
+    yield planning, "_plan_queues", plan
 
 
 @_bug("messages of other executions are taken")
@@ -322,21 +330,21 @@ def _deleted_timers():
 
 @_bug("a timer's own commit leaves it in the database")
 def _timers_stay():
-    real = group._plan_queues
-    yield group, "_plan_queues", lambda found, item: real(found, replace(item, consumed_timers=()))
+    real = planning._plan_queues
+    yield planning, "_plan_queues", lambda found, item: real(found, replace(item, consumed_timers=()))
 
 
 # What ends
 
 @_bug("an instance that ends leaves its timers")
 def _timers_outlive():
-    real = group._plan_turn
+    real = planning._plan_turn
 
     def plan(found, item):
         real(found, item)
         found.swept_timers[:] = [key for key in found.swept_timers if key != item.key]
 
-    yield group, "_plan_turn", plan
+    yield planning, "_plan_turn", plan
 
 
 @_bug("a purge leaves everything but the instance")
