@@ -59,4 +59,4 @@ def test_a_scenario_comes_out_right_whichever_operation_fails(name, how):
     at = first
     while run(name, how, at):
         at += STEP
-    assert at > first + STEP  # it struck more than once
+    assert at > first  # it struck at least once

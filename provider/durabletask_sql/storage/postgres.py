@@ -219,6 +219,7 @@ class PostgresSession:
             return ShortWriteError(table)
         if issubclass(kind, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
             return ConflictError(text)
-        if issubclass(kind, psycopg.OperationalError):
+        # A server that is a standby, or was set read-only because its disk runs full, will write again, or another will.
+        if issubclass(kind, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction):
             return UnavailableError(f"the database {self._shown} cannot do this now: {text}")
         return RefusedError(f"PostgreSQL refuses it: {text}")
