@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import os
 import sqlite3
 import statistics
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -107,6 +109,37 @@ def test_the_turn_is_handed_on_when_a_transaction_ends(open_session, end):
     getattr(one, end)()
     thread.join(20)
     assert came.is_set()
+
+
+def test_whoever_ends_a_turn_lets_those_go_first_who_began_to_wait_during_it(open_session, monkeypatch):
+    one, other = open_session(), open_session()
+    came, slept = threading.Event(), []
+
+    def wait():
+        other.begin()
+        came.set()
+        other.commit()
+
+    def sleep(seconds):
+        slept.append(seconds)
+        assert came.wait(20)
+
+    one.begin()
+    before = one._turn._began
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while os.pread(one._turn._file, 8, 0) == b"" or not one._turn._others_wait(one._turn._file):
+        assert one._turn._began == before
+    one.commit()
+    one.may_wait = False
+    with pytest.raises(WouldWaitError):
+        one.begin()
+    one.may_wait = True
+    monkeypatch.setattr(time, "sleep", sleep)
+    one.begin()
+    one.commit()
+    thread.join(20)
+    assert len(slept) == 1
 
 
 def test_a_failed_commit_hands_the_turn_on(path, open_session):

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import sqlite3
+import struct
 import threading
 import time
 
@@ -28,6 +29,8 @@ _LAST_STEP_SECONDS = 0.02
 _LOOK_SECONDS = 0.2
 _FIRST_REPORT_SECONDS = 0.5
 _NEXT_REPORT_SECONDS = 5.0
+_GIVE_WAY_SECONDS = 0.0002
+_NOTE = struct.Struct("=q")  # when somebody last began to wait, on the machine's monotonic clock
 _NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
 
 
@@ -39,6 +42,8 @@ class WriterTurn:
         self._path = path
         self._patience = _Patience(path)
         self._has_turn = False
+        self._began = time.monotonic_ns()  # of the last turn
+        self._waited = False  # for the last turn
         self._file: int | None = None
         if fcntl is not None:
             try:
@@ -60,15 +65,36 @@ class WriterTurn:
             raise WouldWaitError
 
     def _take_turn(self, *, may_wait: bool) -> None:
-        if self._file is None or self._lock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        if self._file is None:
             return
-        if not may_wait:
-            raise WouldWaitError
+        if self._others_wait(self._file):
+            if not may_wait:
+                raise WouldWaitError
+            time.sleep(_GIVE_WAY_SECONDS)
+        self._waited = False
+        if not self._lock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if not may_wait:
+                raise WouldWaitError
+            self._queue(self._file)
+        self._began = time.monotonic_ns()
+
+    def _others_wait(self, file: int) -> bool:
+        """Tell whether somebody began to wait during this session's last turn, or was behind it in the queue.
+
+        Whoever ends a turn would be the first to take the next one, as long as the others have to wake up.
+        """
+        note = os.pread(file, _NOTE.size, 0)
+        return self._waited or (len(note) == _NOTE.size and self._began < _NOTE.unpack(note)[0] < time.monotonic_ns())
+
+    def _queue(self, file: int) -> None:
+        """Wait for a turn, leaving a note that somebody does."""
+        os.pwrite(file, _NOTE.pack(time.monotonic_ns()), 0)
         self._patience.begin()
         try:
-            self._lock(self._file, fcntl.LOCK_EX)
+            self._lock(file, fcntl.LOCK_EX)
         finally:
             self._patience.end()
+        self._waited = True
 
     def _lock(self, file: int, how: int) -> bool:
         """Lock the lock file; False when somebody else has it. Where that is impossible there are no turns."""
