@@ -191,16 +191,17 @@ class SqlInspection:
         found = session.ask(sql.EXECUTION_PAGES[table], hub=self._hub.hub_id, partition=partition, after=instance_id,
                             execution_id=execution_id)
         rows = [Belonging(table, InstanceKey(row[0], row[1]), row[2]) for row in found]
-        return rows, tuple(found[-1]) if len(found) == sql.ROWS_PAGE else None
+        return rows, tuple(found[-1]) if len(found) == sql.EXECUTIONS_PAGE else None
 
     async def ownership(self) -> Ownership:
         """Read who serves the hub."""
         def work(session: Session) -> Ownership:
             hub = self._hub.hub_id
             partitions = tuple(PartitionSeen(*row) for row in session.ask(sql.PARTITIONS, hub=hub))
-            epochs = [(partition.partition, partition.epoch) for partition in partitions]
-            held = {(name, row[0]): row[1] for name, statement in sql.HELD.items()
-                    for row in self._ask(session, statement, epochs)}
+            counts = {(name, one.partition): session.ask(
+                statement, hub=hub, partition=one.partition, epoch=one.epoch)[0][0]
+                for one in partitions for name, statement in sql.HELD.items()}
+            held = {place: count for place, count in counts.items() if count}
             hosts, claims = session.ask(sql.HOSTS, hub=hub), session.ask(sql.CLAIMS, hub=hub)
             now = process_time() if self._database.is_sqlite else session.ask(sql.TIME)[0][0]
             return Ownership(partitions, tuple(
@@ -220,7 +221,11 @@ class SqlInspection:
 
     async def release_claims(self, host_id: int) -> int:
         """Give back the activity tasks that a host claimed, if it still has no row; return how many."""
-        return await transact(self._database, lambda session: release_claims(session, self._hub.hub_id, host_id))
+        released = 0
+        while count := await transact(
+                self._database, lambda session: release_claims(session, self._hub.hub_id, host_id)):
+            released += count
+        return released
 
     async def lower_held(self, table: str, partition: int) -> int:
         """Have nobody hold what is held under an epoch above the partition's; return how many rows."""

@@ -19,8 +19,10 @@ from durabletask_sql.storage.dialect import (
     Executable,
     Statement,
     hub_of,
+    in_rows,
     keyed,
     no_source,
+    rows_of,
 )
 from durabletask_sql.storage.tables import (
     activity_queue,
@@ -38,6 +40,8 @@ from durabletask_sql.storage.tables import (
 
 PAGE = 200
 ROWS_PAGE = 300
+EXECUTIONS_PAGE = 150
+_RELEASED = 20
 _ENDED = sorted(int(status) for status in TERMINAL)
 _PARTITION = bindparam("partition", type_=INTEGER)
 _AFTER = bindparam("after", type_=TEXT)
@@ -139,8 +143,9 @@ def _queue_page(table: Table) -> Callable[[], Executable]:
 def _execution_page(table: Table) -> Callable[[], Executable]:
     """Read a page of the executions that a table has rows of, in order of its key."""
     order = (table.c.partition, table.c.instance_id, table.c.execution_id)
-    return lambda: (select(*order).where(table.c.hub_id == sql.HUB, tuple_(*order) > tuple_(
-        _PARTITION, _AFTER, bindparam("execution_id", type_=TEXT))).group_by(*order).order_by(*order).limit(ROWS_PAGE))
+    after = tuple_(_PARTITION, _AFTER, bindparam("execution_id", type_=TEXT))
+    return lambda: (select(*order).where(table.c.hub_id == sql.HUB, tuple_(*order) > after)
+                    .group_by(*order).order_by(*order).limit(EXECUTIONS_PAGE))
 
 
 QUEUE_PAGES = {table.name: Statement(table.name, no_source(_queue_page(table)))
@@ -164,40 +169,41 @@ PARTITIONS = Statement("partitions", no_source(lambda: select(
 HOSTS = Statement("hosts", no_source(lambda: select(
     hosts.c.host_id, hosts.c.name, hosts.c.heartbeat_at, hosts.c.expires_at).where(hosts.c.hub_id == sql.HUB)))
 
-TIME = Statement("the clock", no_source(lambda: select(cast(
+TIME = Statement("the transaction", no_source(lambda: select(cast(
     func.extract("epoch", func.clock_timestamp()) * 1_000_000, BIGINT))))
 
 CLAIMS = Statement("activity_queue", no_source(lambda: select(activity_queue.c.host, func.count()).where(
     activity_queue.c.hub_id == sql.HUB, activity_queue.c.host > sql.ZERO).group_by(activity_queue.c.host)))
 
-EPOCHS: sql.Types = {"partition": INTEGER, "epoch": BIGINT}
+
+def _too_high(table: Table) -> ColumnElement[bool]:
+    """Return the condition that a row of a partition is held under an epoch above this one."""
+    return and_(table.c.hub_id == sql.HUB, table.c.partition == _PARTITION, table.c.held_epoch > sql.ZERO,
+                table.c.held_epoch > bindparam("epoch", type_=BIGINT))
 
 
-def _too_high(table: Table, v: FromClause) -> ColumnElement[bool]:
-    return and_(table.c.hub_id == hub_of(v), table.c.partition == v.c.partition, table.c.held_epoch > v.c.epoch)
-
-
-def _count_held(table: Table) -> Callable[[FromClause], Executable]:
-    def build(v: FromClause) -> Executable:
-        return (select(table.c.partition, func.count()).select_from(v.join(table, _too_high(table, v)))
-                .group_by(table.c.partition))
-    return build
-
-
-HELD = {table.name: Statement(table.name, _count_held(table), EPOCHS) for table in (control_queue, timers)}
+def _count_held(table: Table) -> Callable[[], Executable]:
+    return lambda: select(func.count()).select_from(table).where(_too_high(table))
 
 
 def _lower(table: Table) -> Callable[[], Executable]:
-    return lambda: update(table).where(
-        table.c.hub_id == sql.HUB, table.c.partition == _PARTITION,
-        table.c.held_epoch > bindparam("epoch", type_=BIGINT)).values(held_epoch=0)
+    return lambda: update(table).where(_too_high(table)).values(held_epoch=0)
 
 
+HELD = {table.name: Statement(table.name, no_source(_count_held(table))) for table in (control_queue, timers)}
 LOWER = {table.name: Statement(table.name, no_source(_lower(table))) for table in (control_queue, timers)}
 
 HOST = Statement("hosts", no_source(lambda: select(hosts.c.host_id).where(
     hosts.c.hub_id == sql.HUB, hosts.c.host_id == bindparam("dead", type_=BIGINT))))
 
-RELEASE_CLAIMS = Statement("activity_queue", no_source(lambda: update(activity_queue).where(
-    activity_queue.c.hub_id == sql.HUB, activity_queue.c.host > sql.ZERO,
-    activity_queue.c.host == bindparam("dead", type_=BIGINT)).values(host=0, token=0)))
+
+
+def _release_claims(v: FromClause) -> Executable:
+    """Give back some of the tasks that a host has claimed: each moves in several indexes."""
+    found = select(*rows_of(activity_queue)).where(
+        activity_queue.c.hub_id == sql.HUB, activity_queue.c.host > sql.ZERO,
+        activity_queue.c.host == bindparam("dead", type_=BIGINT)).order_by(activity_queue.c.seq).limit(_RELEASED)
+    return update(activity_queue).where(in_rows(activity_queue, v, found)).values(host=0, token=0)
+
+
+RELEASE_CLAIMS = Statement("activity_queue", _release_claims)

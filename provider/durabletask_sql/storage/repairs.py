@@ -31,7 +31,7 @@ def delete_orphan(session: Session, hub_id: int, row: Belonging) -> int:
 
 
 def release_claims(session: Session, hub_id: int, host_id: int) -> int:
-    """Give back the tasks of a host that has no row; its id never comes back."""
+    """Give back some of the tasks of a host that has no row; its id never comes back. 0: there are no more."""
     if session.ask(sql.HOST, hub=hub_id, dead=host_id):
         return 0
     reply = session.send(sql.RELEASE_CLAIMS, hub=hub_id, dead=host_id)
