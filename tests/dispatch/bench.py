@@ -121,6 +121,12 @@ class Bench:
             while not condition():
                 await asyncio.sleep(0.01)
 
+    async def until_true(self, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Likewise for what has to be asked for."""
+        async with asyncio.timeout(SECONDS):
+            while not await condition():
+                await asyncio.sleep(0.01)
+
     async def status(self, instance_id):
         state = await self.service.get(instance_id, payloads=False)
         return state.row.status.name

@@ -99,8 +99,8 @@ def test_a_fresh_read_of_a_locked_entity_keeps_only_what_can_run(memory):
 def test_messages_for_a_locked_entity_are_held_at_once_and_its_scan_goes_on(memory):
     mem = read(memory, entity(lock=ANN), [signal(1)])
     assert memory.may_enter(E, 1, 10)
-    assert E not in memory.full()
-    assert memory.stuck() == []
+    assert E not in memory.ceilings.full()
+    assert memory.ceilings.stuck() == []
     assert E in memory.warm()
     memory.merge_ceilings({E: None})
     assert mem.ceiling == 1

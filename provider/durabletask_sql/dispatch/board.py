@@ -67,6 +67,10 @@ class Board:
         """Return which unclaimed activity tasks this host should claim now."""
         return self._activities.claims() if self._offering else ()
 
+    def takes_turn(self, name: str, version: str | None) -> bool:
+        """Tell whether somebody connected takes this orchestration."""
+        return bool(self._turns.seats.takers(name, version))
+
     def takes_activity(self, name: str, version: str | None) -> bool:
         """Tell whether somebody connected takes this activity."""
         return bool(self._activities.seats.takers(name, version))
@@ -106,13 +110,16 @@ class Board:
     def connect(self, executor: Executor) -> None:
         """Begin to offer work to this executor."""
         standing = self._standings[executor] = Standing(executor.profile)
-        if self._turns.seats.add(executor, executor.turn_slots, standing):
+        takes_turns = self._turns.seats.add(executor, executor.turn_slots, standing)
+        takes_activities = self._activities.seats.add(executor, executor.activity_slots, standing)
+        if takes_turns:
             self._memory.ready.sort_again()
-        if self._activities.seats.add(executor, executor.activity_slots, standing):
+        if takes_activities:
             self._activities.sort_again()
-            self._ports.wants_activities()
         if self._entities.seats.add(executor, executor.entity_slots, standing):
             self._memory.entities.sort_again()
+        if takes_turns or takes_activities:
+            self._ports.found_takers()
         self._ports.wants_work()
         self.pump()
 

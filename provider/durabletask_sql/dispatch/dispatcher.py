@@ -13,6 +13,7 @@ from durabletask_sql.dispatch.entities import EntitySeats
 from durabletask_sql.dispatch.notices import Notices
 from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership, OwnershipEvents
+from durabletask_sql.dispatch.parking import Parking
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import TurnSeats
 from durabletask_sql.dispatch.upkeep import Upkeep
@@ -89,13 +90,14 @@ class Dispatcher:
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, seats, entity_seats, clock, BoardPorts(
-            self._submit, committer.activity, self._kick, self._want_activities, self._pump,
+            self._submit, committer.activity, self._kick, self._found_takers, self._pump,
             lambda: self._ownership.is_alive, lambda: self._ownership.peers, self._deliveries.mark,
             self._deliveries.deliver), settings.turns)
+        self._parking = Parking(committer, self._memory, seats, clock, identity.host_id, self._lose_ownership)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
             listeners.committed, self._notices.tell, self._ownership.recover,
-            lambda: self.board.outstanding if settings.gathers else 0))
+            lambda: self.board.outstanding if settings.gathers else 0), self._parking)
         self.upkeep = Upkeep(committer, self.board, clock, identity.host_id, self._moved)
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
@@ -107,8 +109,12 @@ class Dispatcher:
     def _kick(self) -> None:
         self._owner.kick()
 
-    def _want_activities(self) -> None:
+    def _found_takers(self) -> None:
         self._owner.unclaimed_activities = True
+        self._parking.look_through()
+
+    def _lose_ownership(self) -> None:
+        self._owner.lose_ownership()
 
     def _forget_activities(self) -> None:
         self.board.forget_activities()
@@ -230,7 +236,8 @@ class Dispatcher:
             busy, self._woke = self._woke, False
             found = await self._poll()
             progressed, entered = self._memory.entered != entered, self._memory.entered
-            longest = _RARE_POLL_SECONDS if self._wakeups.hears and not self._memory.stuck() else _LAST_POLL_SECONDS
+            rare = self._wakeups.hears and not self._memory.ceilings.stuck()
+            longest = _RARE_POLL_SECONDS if rare else _LAST_POLL_SECONDS
             delay = _FIRST_POLL_SECONDS if found and progressed and not busy else min(2 * delay, longest)
 
     async def _poll(self) -> bool:
@@ -240,11 +247,12 @@ class Dispatcher:
             _log.warning("the poll for messages of other processes failed, trying again: %s", error)
             return False
         self._memory.scan(pending.queue)
-        self._memory.wake(self._memory.stuck())
+        self._memory.wake(self._memory.ceilings.stuck())
         self._memory.wants_timers |= bool(pending.timers)
         self._owner.unclaimed_activities |= pending.activities
         if pending.leases:
             self._ownership.nudge()
+        self._parking.poll()
         self._owner.kick()
         return bool(pending.queue or pending.timers)
 

@@ -23,6 +23,7 @@ from durabletask_sql.dispatch.grouping import (
 from durabletask_sql.dispatch.merging import Merger
 from durabletask_sql.dispatch.notices import news_of
 from durabletask_sql.dispatch.pace import Pace
+from durabletask_sql.dispatch.parking import Parking
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.ids import new_claim_token
 from durabletask_sql.model.checkpoints import (
@@ -86,7 +87,7 @@ class Owner:
     """Commits and loads for the partitions that this host owns."""
 
     def __init__(self, committer: Committer, memory: Memory, speculation: Speculation, clock: Clock, host_id: int,
-                 events: OwnerEvents) -> None:
+                 events: OwnerEvents, parking: Parking) -> None:
         """Take the parts; `run` does the work."""
         self._committer = committer
         self._memory = memory
@@ -94,6 +95,7 @@ class Owner:
         self._host_id = host_id
         self._events = events
         self._merger = Merger(memory, speculation)
+        self._parking = parking
         self._filler = Filler(committer, memory, events.ready)
         self._packing: set[asyncio.Task[None]] = set()
         self._pending: list[Submission] = []
@@ -165,7 +167,8 @@ class Owner:
                 delay = min(2 * delay, _LAST_RETRY_SECONDS)
 
     def _has_work(self) -> bool:
-        return bool(self._pending) or self._unknown or self._wants_load() or self._memory.filling.has_work()
+        return (bool(self._pending) or self._unknown or self._wants_load() or self._memory.filling.has_work()
+                or self._parking.wants())
 
     def _wants_load(self) -> bool:
         memory = self._memory
@@ -185,6 +188,8 @@ class Owner:
             await self._commit(take_group(self._pending))
         if self._wants_load() and not self._unknown:
             await self._load()
+        if not self._unknown:
+            await self._parking.step()
         self._filler.start()
         self._events.ready()
 
@@ -321,7 +326,7 @@ class Owner:
             epochs=dict(memory.epochs), host_id=self._host_id, claims=wanted.claims, fresh=wanted.fresh,
             warm=memory.warm() if wanted.scan else frozenset(),
             scan={partition: min(room, SCAN_LIMIT) for partition, room in wanted.scan.items()},
-            full=memory.full() if wanted.scan else frozenset(), share=memory.limits.share_messages,
+            full=memory.ceilings.full() if wanted.scan else frozenset(), share=memory.limits.share_messages,
             timer_horizon=now + TIMER_WINDOW if with_timers else 0, timer_limit=TIMER_LIMIT if with_timers else 0,
             activities=self._events.activity_claims() if self.unclaimed_activities else (),
             claim_token=new_claim_token(),

@@ -24,7 +24,7 @@ class BoardPorts:
     """Submitting items, finding an activity task by its claim, having work looked for, keeping marks.
 
     `submit` takes the sequence under which the item's message is in memory already, or None. `in_flight` are the
-    commits that such messages wait for. `wants_activities` says that unclaimed tasks may have found a taker, `pump`
+    commits that such messages wait for. `found_takers` says that somebody takes what nobody took, `pump`
     hands out whatever can be handed out, `is_alive` tells whether this host still has its lease, `peers`
     how many other hosts live. `mark` keeps how often deliveries of rows have failed, `deliver` sends carefully.
     """
@@ -32,7 +32,7 @@ class BoardPorts:
     submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
     find_activity: Callable[[int, int, int], Awaitable[ActivityRow | None]]
     wants_work: Callable[[], None]
-    wants_activities: Callable[[], None]
+    found_takers: Callable[[], None]
     pump: Callable[[], None]
     is_alive: Callable[[], bool]
     peers: Callable[[], int]

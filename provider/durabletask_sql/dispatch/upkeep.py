@@ -29,7 +29,7 @@ class Upkeep:
         self._clock = clock
         self._host_id = host_id
         self._gave_back = gave_back
-        self._unclaimed: Counter[WorkClass] = Counter()
+        self._stored: Counter[WorkClass] = Counter()
         self._counted_at = clock.monotonic() - REPORT_SECONDS
         self.unserved = Unserved(clock)
 
@@ -45,10 +45,10 @@ class Upkeep:
             await self._give_back()
             if self._clock.monotonic() - self._counted_at >= REPORT_SECONDS:
                 self._counted_at = self._clock.monotonic()
-                self._unclaimed = await self._count_unclaimed()
+                self._stored = await self._count_stored()
         except DurableTaskSqlError as error:
             _log.warning("activity tasks could not be looked after, trying again in %.0f s: %s", _SECONDS, error)
-        self.unserved.look(self._board.unserved() + self._unclaimed)
+        self.unserved.look(self._board.unserved() + self._stored)
 
     async def _give_back(self) -> None:
         surplus = self._board.take_surplus()
@@ -60,8 +60,10 @@ class Upkeep:
                 raise
             self._gave_back()
 
-    async def _count_unclaimed(self) -> Counter[WorkClass]:
-        """Count the oldest unclaimed tasks that nobody here takes."""
-        found = await self._committer.count_unclaimed(_LOOKED_AT)
-        return Counter({WorkClass(WorkKind.ACTIVITY, name, version): count for name, version, count in found
-                        if not self._board.takes_activity(name, version)})
+    async def _count_stored(self) -> Counter[WorkClass]:
+        """Count what waits in the database alone: unclaimed tasks and parked instances that nobody here takes."""
+        tasks = await self._committer.count_unclaimed(_LOOKED_AT)
+        instances = await self._committer.count_parked(_LOOKED_AT)
+        found = [(WorkKind.ACTIVITY, *row) for row in tasks if not self._board.takes_activity(*row[:2])]
+        found += [(WorkKind.ORCHESTRATION, *row) for row in instances if not self._board.takes_turn(*row[:2])]
+        return Counter({WorkClass(kind, name, version): count for kind, name, version, count in found})

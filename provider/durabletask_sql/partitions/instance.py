@@ -51,14 +51,20 @@ class InstanceMemory(Resident[Intake]):
     @property
     def waits_for_rows(self) -> bool:
         """Whether its ceiling keeps it from running."""
-        return self.turn is None and (not self.runnable() or self._lacks_start())
+        return self.turn is None and (not self.runnable() or self.lacks_start)
 
-    def enter(self, row: QueueRow) -> bool:
-        """Let a queue row enter, in order of sequence; return False when it is there already."""
-        entered = super(InstanceMemory, self).enter(row)
-        if entered:
-            self.startless_read = False
-        return entered
+    @property
+    def lacks_start(self) -> bool:
+        """Whether it has not begun and its start row is not here."""
+        row = self.row
+        return row is not None and not row.status.is_terminal and not row.history_count and not any(
+            queued.kind is MessageKind.START and queued.execution_id == row.execution_id for queued in self.rows)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether its start is not due yet."""
+        scheduled = self.row is not None and self.row.scheduled_at is not None
+        return scheduled and self.lacks_start and not self.timers
 
     def is_news(self, row: QueueRow) -> bool:
         """Tell whether a row belongs to an execution that memory does not know: a late one, or that of a re-creation.
@@ -66,6 +72,13 @@ class InstanceMemory(Resident[Intake]):
         Only a read that is newer than the row can tell the two apart, and only the late one may be discarded.
         """
         return self.row is None or row.execution_id not in (None, self.row.execution_id)
+
+    def enter(self, row: QueueRow) -> bool:
+        """Let a queue row enter, in order of sequence; return False when it is there already."""
+        entered = super(InstanceMemory, self).enter(row)
+        if entered:
+            self.startless_read = False
+        return entered
 
     @property
     def may_need_none(self) -> bool:
@@ -123,8 +136,3 @@ class InstanceMemory(Resident[Intake]):
         self.history_size += len(events)
         if len(self.history) > _CHUNKS:
             self.history = [b"".join(self.history)]
-
-    def _lacks_start(self) -> bool:
-        row = self.row
-        return row is not None and not row.status.is_terminal and not row.history_count and not any(
-            queued.kind is MessageKind.START and queued.execution_id == row.execution_id for queued in self.rows)

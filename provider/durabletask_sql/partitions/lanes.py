@@ -87,6 +87,11 @@ class Lanes(Generic[ItemT, GroupT]):
         item.lane = None
         return item, chosen[1]
 
+    def count(self, group: GroupT) -> int:
+        """Return how many items wait for a group."""
+        lane = self._lanes.get(group)
+        return len(lane.items) if lane is not None else 0
+
     def counts(self) -> dict[GroupT, int]:
         """Return how many items wait for each group."""
         return {group: len(lane.items) for group, lane in self._lanes.items()}

@@ -13,7 +13,7 @@ from durabletask_sql.ids import is_entity
 from durabletask_sql.model.checkpoints import EntityCheckpoint, TurnCheckpoint
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import QueueRow, TimerRow
-from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.ceilings import Ceilings
 from durabletask_sql.partitions.draining import Draining
 from durabletask_sql.partitions.entity import EntityMemory
 from durabletask_sql.partitions.eviction import AnyMemory, choose_victims
@@ -41,9 +41,11 @@ class Memory:
         self._instances: OrderedDict[InstanceKey, AnyMemory] = OrderedDict()
         self.draining = Draining(self._instances, self.consider)
         self._messages: dict[int, int] = {}
-        self._history_bytes = 0
+        self.history_bytes = 0
         self._loads = Loads()
-        self._ceiled: set[InstanceKey] = set()
+        self.ceilings = Ceilings(self._instances)
+        self.owned_anew: set[int] = set()
+        self.early: dict[InstanceKey, None] = {}  # which have messages before their start is due
         self.wants_timers = True
         self.entered = 0
 
@@ -58,6 +60,7 @@ class Memory:
                 self._messages[partition] = 0
                 self._loads.scans.add(partition)
                 self.wants_timers = True
+                self.owned_anew.add(partition)
 
     def drop(self, partition: int) -> None:
         """Forget everything of a partition that is not ours any more, at once."""
@@ -66,6 +69,8 @@ class Memory:
         self._messages.pop(partition, None)
         self._loads.drop(partition)
         self.window.drop_partition(partition)
+        for key in [key for key in self.early if key.partition == partition]:
+            del self.early[key]
         for key in [key for key in self._instances if key.partition == partition]:
             self._leave(self._instances[key])
 
@@ -87,14 +92,6 @@ class Memory:
     def warm(self) -> frozenset[InstanceKey]:
         """Return the instances that need no fresh read when a row of theirs is claimed."""
         return frozenset(key for key, mem in self._instances.items() if mem.known and not mem.stale)
-
-    def full(self) -> frozenset[InstanceKey]:
-        """Return the instances that a scan leaves alone: rows of theirs stay behind on purpose."""
-        return frozenset(key for key in self._ceiled if self._instances[key].is_full)
-
-    def stuck(self) -> list[InstanceKey]:
-        """Return the instances that their ceiling keeps from running: claimed again at each poll, whatever the room."""
-        return [key for key in self._ceiled if self._instances[key].waits_for_rows]
 
     def room(self, partition: int) -> int:
         """Return how many more messages of a partition may enter."""
@@ -179,7 +176,7 @@ class Memory:
         """Set the ceilings of the instances that were claimed."""
         for key, ceiling in ceilings.items():
             if (mem := self._instances.get(key)) is not None:
-                self._set_ceiling(mem, ceiling)
+                self.ceilings.set(mem, ceiling)
                 self._look_again(mem)
                 self.consider(mem)
 
@@ -200,7 +197,7 @@ class Memory:
             elif isinstance(mem, EntityMemory) and isinstance(found, FreshEntity):
                 before = mem.history_size
                 mem.row, mem.hidden, mem.idle = found.row, found.hidden, False
-                self._history_bytes += mem.history_size - before
+                self.history_bytes += mem.history_size - before
                 self.remove(mem, mem.waiting())  # what it can run is told by its rows, which come next
 
     def _remember(self, key: InstanceKey) -> AnyMemory:
@@ -232,7 +229,7 @@ class Memory:
         self._forget_rows(mem)
         mem.row, mem.timers, mem.known, mem.stale = row, [], True, False
         self._set_history(mem, (), {})
-        self._set_ceiling(mem, None)
+        self.ceilings.set(mem, None)
         self._loads.fresh.pop(row.key, None)
 
     def read_afresh(self, key: InstanceKey) -> None:
@@ -262,8 +259,9 @@ class Memory:
 
     def waits_for_start(self, mem: InstanceMemory) -> None:
         """Note that an instance has rows but no start row: read it afresh, once, unless its start is not due yet."""
-        scheduled = mem.row is not None and mem.row.status is Status.PENDING and mem.row.scheduled_at is not None
-        if not mem.startless_read and not scheduled:
+        if mem.is_early:
+            self.early[mem.key] = None
+        elif not mem.startless_read:
             self.read_afresh(mem.key)
             mem.startless_read = True
 
@@ -290,7 +288,7 @@ class Memory:
         self._forget_rows(mem)
         mem.forget()
         self.filling.release(key)
-        self._set_ceiling(mem, None)
+        self.ceilings.set(mem, None)
         self.read_afresh(key)
 
     def committed(self, checkpoint: TurnCheckpoint) -> None:
@@ -300,14 +298,14 @@ class Memory:
             return
         before = mem.history_size
         mem.follow(checkpoint)
-        self._history_bytes += mem.history_size - before
+        self.history_bytes += mem.history_size - before
         if checkpoint.ended or checkpoint.continued_from is not None:
             self.window.drop_instance(checkpoint.key)
             self._loads.forget_timers(checkpoint.key)
             mem.timers = []
         if checkpoint.ended:
             self._forget_rows(mem)
-            self._set_ceiling(mem, None)
+            self.ceilings.set(mem, None)
         else:
             self.remove(mem, frozenset(checkpoint.consumed + checkpoint.discarded),
                         frozenset(checkpoint.consumed_timers))
@@ -325,7 +323,7 @@ class Memory:
             return
         before = mem.history_size
         mem.follow(checkpoint)
-        self._history_bytes += mem.history_size - before
+        self.history_bytes += mem.history_size - before
         self.remove(mem, frozenset(checkpoint.consumed), frozenset(checkpoint.consumed_timers))
         self.remove(mem, mem.waiting())
         self.consider(mem)
@@ -344,9 +342,9 @@ class Memory:
             self._evict()
 
     def _set_history(self, mem: InstanceMemory, history: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
-        self._history_bytes -= mem.history_size
+        self.history_bytes -= mem.history_size
         mem.replace_history(history, refs)
-        self._history_bytes += mem.history_size
+        self.history_bytes += mem.history_size
 
     def remove(self, mem: AnyMemory, seqs: frozenset[int], timers: frozenset[int] = frozenset()) -> None:
         """Take rows and timers of an instance out of memory."""
@@ -360,8 +358,7 @@ class Memory:
 
     def consider(self, mem: AnyMemory) -> None:
         """Make an instance ready, or not, as its state says."""
-        if mem.ceiling is not None:
-            self._ceiled.add(mem.key)  # what an entity cannot keep lowers it
+        self.ceilings.note(mem)  # what an entity cannot keep lowers it
         if isinstance(mem, EntityMemory) and mem.lacks_hidden:
             self.read_afresh(mem.key)
         if not (mem.can_run and self.draining.allows(mem)):
@@ -380,21 +377,19 @@ class Memory:
 
     def _evict(self) -> None:
         """Let idle instances leave, longest unused first, once no other may enter or there is too much history."""
-        for mem in choose_victims(self._instances, self._history_bytes, self.limits, self._loads.awaits):
+        for mem in choose_victims(self._instances, self.history_bytes, self.limits, self._loads.awaits):
+            self._leave(mem)
+
+    def let_go(self, mem: AnyMemory) -> None:
+        """Let an instance leave if nothing of it is here and nothing waits for it."""
+        if mem.is_idle and not self._loads.awaits(mem.key):
             self._leave(mem)
 
     def _leave(self, mem: AnyMemory) -> None:
-        self._history_bytes -= mem.history_size
+        self.history_bytes -= mem.history_size
         del self._instances[mem.key]
         mem.turn = None  # an answer to a turn that is out belongs to what is forgotten
         self.filling.release(mem.key)
         self._lanes_of(mem).remove(mem)
         self._loads.claims.pop(mem.key, None)
-        self._ceiled.discard(mem.key)
-
-    def _set_ceiling(self, mem: AnyMemory, ceiling: int | None) -> None:
-        mem.see_ceiling(ceiling)
-        if mem.ceiling is None:
-            self._ceiled.discard(mem.key)
-        else:
-            self._ceiled.add(mem.key)
+        self.ceilings.leave(mem.key)

@@ -13,6 +13,7 @@ from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, QueueRow, TimerRow
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
+from durabletask_sql.ports.parking import Park, Parked, ParkedPlace, ParkedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,22 @@ class Committer(Protocol):
 
     async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
         """Return the activity task with this sequence if it is still held under this claim, else None."""
+        ...
+
+    async def park(self, what: Park) -> Parked:
+        """Park rows that cannot run. Raises as `commit` does."""
+        ...
+
+    async def parked(self, place: ParkedPlace, limit: int) -> Sequence[ParkedRow]:
+        """Return the next parked rows from a place on, in order of sequence."""
+        ...
+
+    async def unpark(self, keys: Sequence[InstanceKey]) -> Parked:
+        """Make the parked rows of some instances rows that nobody holds. Raises as `commit` does."""
+        ...
+
+    async def count_parked(self, limit: int) -> Sequence[tuple[str, str | None, int]]:
+        """Return names and versions of parked instances with how many there are, of at most `limit`."""
         ...
 
     async def give_back(self, host_id: int, tasks: Sequence[ActivityRow]) -> None:

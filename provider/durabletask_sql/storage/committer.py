@@ -6,8 +6,9 @@ what the database refuses is found by halving and leaves as REFUSED. The others 
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.model.checkpoints import (
@@ -19,9 +20,11 @@ from durabletask_sql.model.checkpoints import (
     Quarantine,
     TurnCheckpoint,
 )
+from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.ports.committer import Committed, Group, HollowHistory, Load, Loaded, Pending
 from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.parking import Park, Parked, ParkedPlace, ParkedRow
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.dialect import Statement
@@ -37,11 +40,14 @@ from durabletask_sql.storage.filtering import can_be_trusted
 from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
+from durabletask_sql.storage.parking import COUNT_PARKED, park, read_parked, unpark
 from durabletask_sql.storage.session import Reply, Session, asked, written
 from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK
 from durabletask_sql.storage.texts import fill
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _ATTEMPTS = 6
 _SHORT_ITEMS = 16
@@ -76,23 +82,35 @@ class SqlCommitter:
 
     def load_on(self, session: Session, load: Load) -> Loaded:
         """Claim and read on this session, on this thread."""
-        trusts = True
-        for attempt in range(_ATTEMPTS):
+        def attempt() -> Loaded:
             work = LoadAttempt(session, self._hub.hub_id, load)
             try:
-                if trusts and work.can_trust:
-                    return work.run_trusting()
-                return work.run()
+                return work.run_trusting() if work.can_trust else work.run()
             except ShortWriteError:
-                trusts = False
-            except ConnectionLostError as error:
-                raise _unknown(error) from error
-            except (LockTimeoutError, ConflictError) as error:
-                _log.warning("a load is repeated (%d of %d): %s", attempt + 1, _ATTEMPTS, error)
-            except TransactionError as error:
-                raise UnavailableError(str(error)) from error
-        message = "a load met locks of other sessions too often"
-        raise UnavailableError(message)
+                return work.run()
+
+        return _repeated("a load", attempt)
+
+    async def park(self, what: Park) -> Parked:
+        """Park rows that cannot run."""
+        return await self._database.committer.run(lambda session: _repeated(
+            "a parking", lambda: park(session, self._hub.hub_id, what)))
+
+    async def unpark(self, keys: Sequence[InstanceKey]) -> Parked:
+        """Make the parked rows of some instances rows that nobody holds."""
+        return await self._database.committer.run(lambda session: _repeated(
+            "an un-parking", lambda: unpark(session, self._hub.hub_id, keys)))
+
+    async def parked(self, place: ParkedPlace, limit: int) -> Sequence[ParkedRow]:
+        """Return the next parked rows from a place on, in order of sequence."""
+        return await self._database.readers.run(lambda session: read_parked(
+            session, self._hub.hub_id, place, limit))
+
+    async def count_parked(self, limit: int) -> Sequence[tuple[str, str | None, int]]:
+        """Return names and versions of parked instances with how many there are, of at most `limit`."""
+        rows = await self._database.readers.run(lambda session: asked(
+            session, COUNT_PARKED, hub=self._hub.hub_id, room=limit))
+        return [(name, version, count) for name, version, count in rows]
 
     async def pack(self, turn: TurnCheckpoint) -> TurnCheckpoint:
         """Return a turn with its texts packed as they are stored."""
@@ -282,6 +300,21 @@ def _joined(parts: Sequence[Committed], outcomes: tuple[Outcome, ...]) -> Commit
         any(part.unclaimed_activities for part in parts), tuple(row for part in parts for row in part.children),
         frozenset(key for part in parts for key in part.unheld),
         frozenset(partition for part in parts for partition in part.lost_partitions))
+
+
+def _repeated(what: str, attempt: Callable[[], T]) -> T:
+    """Run a transaction that claims or parks, again when it met another session's locks."""
+    for number in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except ConnectionLostError as error:
+            raise _unknown(error) from error
+        except (LockTimeoutError, ConflictError) as error:
+            _log.warning("%s is repeated (%d of %d): %s", what, number + 1, _ATTEMPTS, error)
+        except TransactionError as error:
+            raise UnavailableError(str(error)) from error
+    message = f"{what} met locks of other sessions too often"
+    raise UnavailableError(message)
 
 
 def _unknown(error: ConnectionLostError) -> OutcomeUnknownError | UnavailableError:

@@ -129,6 +129,12 @@ def same_row(table: FromClause, v: FromClause, found: FromClause) -> ColumnEleme
                 table.c.seq == found.c.seq)
 
 
+def by_seq(table: FromClause, v: FromClause) -> ColumnElement[bool]:
+    """Return the condition that a queue row is the one that a row of the source names, looked up by key."""
+    plain = unindexed if isinstance(v, CTE) else _as_it_is
+    return and_(plain(table.c.hub_id) == hub_of(v), plain(table.c.partition) == v.c.partition, table.c.seq == v.c.seq)
+
+
 def in_rows(table: Table, v: FromClause, found: SelectBase) -> ColumnElement[bool]:
     """Return the condition that a queue row is among those that a query of `rows_of` finds."""
     if isinstance(v, CTE):
