@@ -160,7 +160,7 @@ COLUMNS: dict[str, Callable[[Person, bool], Any]] = {
 SCALARS: dict[str, Any] = {
     "hub": HUB, "partition": SOME[0].partition, "epoch": EPOCH, "room": 20, "horizon": COUNT * SECOND // 20, "owner": HOST,
     "claim": TOKEN, "share": 1000, "held": 0, "now": 1, "instance_id": SOME[0].instance_id, "execution_id": "e",
-    "after": -1, "last": 9, "name": "act", "version": "1", "bytes": 4_000_000,
+    "after": -1, "after_at": -1, "limit": 3, "last": 9, "name": "act", "version": "1", "bytes": 4_000_000,
     "host_id": HOST, "seq": 1, "dead": HOST,
 }
 
