@@ -217,8 +217,9 @@ def test_parked_instances_are_counted_by_name(database_url):
     async def test(bench):
         await fill(bench, 30, "other")
         await until_parked(bench, 15)
-        count = len(set(await parked(bench)))
-        rows = await bench.runtime.dispatcher._committer.count_parked(1000)
-        assert rows == [("other", None, count)]
+        least = len(set(await parked(bench)))
+        ((name, version, count),) = await bench.runtime.dispatcher._committer.count_parked(1000)
+        assert (name, version) == ("other", None)
+        assert least <= count <= len(set(await parked(bench)))  # parking may go on meanwhile, un-parking not
 
     on_bench(database_url, test, SMALL)
