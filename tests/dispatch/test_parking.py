@@ -168,6 +168,9 @@ def test_due_timers_of_what_nobody_takes_are_parked_too(database_url):
             await bench.answer(await worker.turn(), timer)
         bench.board.disconnect(worker)
         bench.clock.move(31 * MICROSECONDS)
+        await bench.start("other", "first")
+        ready = bench.runtime.dispatcher._memory.ready
+        await bench.until(lambda: sum(ready.counts().values()) == 11)
         await fill(bench)
         await until_parked(bench, MANY - 20)
         await until_parked(bench, 1, READ_TIMERS)
