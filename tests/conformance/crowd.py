@@ -31,6 +31,7 @@ HUB, OTHER_HUB = 1001, 1002
 PARTITIONS = 16
 SECOND = 1_000_000
 EPOCH, HOST, TOKEN = 5, 77, 99
+NUMBERS = (0, 10, 50_000, 90_000, 99_990)  # those that statements are about
 _STATUSES = {0: Status.RUNNING, 1: Status.PENDING, 2: Status.SUSPENDED, 3: Status.FAILED, 4: Status.TERMINATED}
 _KINDS = ("order", "order", "order", "report")
 
@@ -118,7 +119,7 @@ def _tables(everybody: Sequence[Person]) -> Iterator[tuple[str, Sequence[str], I
     yield "activity_queue", ("hub_id", "partition", "seq", "instance_id", "execution_id", "task_id", "name", "host",
                              "token", "event"), rows(lambda hub, one: [
         (hub, one.partition, _seq(hub, one, place), one.instance_id, "e", place, "act",
-         *((HOST, TOKEN + one.number) if place and one.number % 500 == 0 else (0, 0)), b"")
+         *((HOST, TOKEN + one.number) if place and (one.number % 500 == 0 or one.number in NUMBERS) else (0, 0)), b"")
         for place in range(2) if one.number % 10 == 0])
     yield "quarantine", ("hub_id", "partition", "source", "seq", "instance_id", "cause", "attempts", "set_aside_at"), rows(
         lambda hub, one: [(hub, one.partition, 0, _seq(hub, one, 1), one.instance_id, b"", 5, one.created_at)]
@@ -135,7 +136,7 @@ def _seq(hub: int, one: Person, place: int) -> int:
 
 # What statements are given: enough rows to show a loop, few enough that a scan stands out.
 
-SOME = [person(number) for number in (0, 10, 50_000, 90_000, 99_990)]
+SOME = [person(number) for number in NUMBERS]
 COLUMNS: dict[str, Callable[[Person, bool], Any]] = {
     "partition": lambda one, new: one.partition + (PARTITIONS if new else 0), "seq": lambda one, _: _seq(HUB, one, 1),
     "instance_id": lambda one, new: f"new-{one.number}" if new else one.instance_id,
@@ -155,13 +156,14 @@ COLUMNS: dict[str, Callable[[Person, bool], Any]] = {
     "new_execution_id": lambda *_: "next", "rewinds": lambda *_: 0, "partition_count": lambda *_: PARTITIONS, "host_id": lambda one, _: one.number + 1,
     "source": lambda *_: 0, "item_source": lambda *_: 0, "item_seq": lambda one, _: _seq(HUB, one, 9),
     "worker": lambda *_: "w", "attempts": lambda *_: 5, "set_aside_at": lambda *_: 1,
-    "failed": lambda *_: 3, "suspect": lambda *_: 0,
+    "failed": lambda *_: 3, "suspect": lambda *_: 0, "owner": lambda *_: HOST, "next_owner": lambda *_: 0,
+    "heir": lambda *_: 0,
 }
 SCALARS: dict[str, Any] = {
     "hub": HUB, "partition": SOME[0].partition, "epoch": EPOCH, "room": 20, "horizon": COUNT * SECOND // 20, "owner": HOST,
     "claim": TOKEN, "share": 1000, "held": 0, "now": 1, "instance_id": SOME[0].instance_id, "execution_id": "e",
     "after": -1, "after_at": -1, "limit": 3, "last": 9, "name": "act", "version": "1", "bytes": 4_000_000,
-    "host_id": HOST, "seq": 1, "dead": HOST,
+    "host_id": HOST, "seq": 1, "dead": HOST, "me": HOST, "tail": b"\x08\x01",
 }
 
 

@@ -39,7 +39,7 @@ _LAST_RETRY_SECONDS = 30.0
 _DEAF_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
 
-NOTIFY = Statement("the channel", lambda v: (
+NOTIFY = Statement("the transaction", lambda v: (
     select(func.pg_notify(bindparam("channel", type_=TEXT), v.c.payload)).select_from(v)), {"payload": TEXT})
 
 
