@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -52,7 +53,7 @@ class TestPostgres:
         with hub.client() as client, hub.worker(ear, flows.do_step, flows.journey, flows.child):
             held = client.schedule_new_orchestration(ear, instance_id="held")
             eventually(lambda: rows(url, "SELECT 1 FROM instances WHERE instance_id = 'held' AND history_count > 0"))
-            with psycopg.connect(url) as other:
+            with psycopg.connect(url, application_name="intruder") as other:
                 other.execute("SELECT 1 FROM instances WHERE instance_id = 'held' FOR UPDATE")
                 client.raise_orchestration_event(held, "word", data="heard")
                 ids = [client.schedule_new_orchestration("journey", input=number) for number in range(20)]
@@ -60,6 +61,8 @@ class TestPostgres:
                     state = client.wait_for_orchestration_completion(instance_id, timeout=30)
                     assert json.loads(state.serialized_output) == flows.expected(number)
                 eventually(lambda: "'held' has waited 5 s for a row that another session holds" in server.log.read_text())
+                assert re.search(rf"held by pid {other.info.backend_pid} \(application 'intruder', user '\w+', idle in transaction\), "
+                                 r"whose transaction has been open for \d+ s", server.log.read_text())
                 assert client.get_orchestration_state(held).runtime_status is OrchestrationStatus.RUNNING
                 other.rollback()
             state = client.wait_for_orchestration_completion(held, timeout=30)

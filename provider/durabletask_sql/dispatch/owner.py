@@ -24,7 +24,7 @@ from durabletask_sql.dispatch.merging import Merger
 from durabletask_sql.dispatch.notices import news_of
 from durabletask_sql.dispatch.pace import Pace
 from durabletask_sql.dispatch.parking import Parking
-from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
+from durabletask_sql.errors import DurableTaskSqlError, OutcomeUnknownError, UnavailableError
 from durabletask_sql.ids import new_claim_token
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
@@ -311,10 +311,16 @@ class Owner:
                 return
             if not reported and self._clock.monotonic() - began > _REPORT_BUSY_SECONDS:
                 reported = True
-                _log.warning("instance %r has waited %.0f s for a row that another session holds locked: %s",
-                             submission.item.key.instance_id, _REPORT_BUSY_SECONDS, outcome.cause)
+                _log.warning("instance %r has waited %.0f s for a row that another session holds locked: %s; %s",
+                             submission.item.key.instance_id, _REPORT_BUSY_SECONDS, outcome.cause, await self._holders())
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LAST_RETRY_SECONDS)
+
+    async def _holders(self) -> str:
+        try:
+            return await self._committer.holders()
+        except DurableTaskSqlError as error:
+            return f"who it is cannot be told: {error}"
 
     # Loads
 

@@ -212,6 +212,10 @@ class Committer(Protocol):
         """Return names and versions of parked instances with how many there are, of at most `limit`."""
         ...
 
+    async def holders(self) -> str:
+        """Say, for an operator, which sessions may hold the rows that an item waits for. Raises UnavailableError."""
+        ...
+
     async def give_back(self, host_id: int, tasks: Sequence[ActivityRow]) -> None:
         """Leave claimed activity tasks to others; a claim that does not hold any more is passed over."""
         ...

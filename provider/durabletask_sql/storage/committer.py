@@ -38,10 +38,11 @@ from durabletask_sql.storage.faults import (
 )
 from durabletask_sql.storage.filtering import can_be_trusted
 from durabletask_sql.storage.group import GroupAttempt
+from durabletask_sql.storage.holders import holders
 from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
 from durabletask_sql.storage.parking import COUNT_PARKED, park, read_parked, unpark
-from durabletask_sql.storage.session import Reply, Session, asked, written
+from durabletask_sql.storage.session import Reply, Session, asked, repeated, written
 from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK
 from durabletask_sql.storage.texts import fill
 
@@ -136,6 +137,11 @@ class SqlCommitter:
         rows = await self._database.readers.run(lambda session: asked(
             session, sql.FIND_TASK, [(partition, seq)], hub=self._hub.hub_id, claim=token))
         return next(iter(task_rows(Reply(rows))), None)
+
+    async def holders(self) -> str:
+        """Say which sessions may hold the rows that an item waits for."""
+        return await self._database.readers.run(lambda session: repeated(
+            session, lambda: holders(session, is_sqlite=self._database.is_sqlite)))
 
     async def give_back(self, host_id: int, tasks: Sequence[ActivityRow]) -> None:
         """Leave claimed activity tasks to others; a claim that does not hold any more is passed over."""
