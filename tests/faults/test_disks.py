@@ -73,3 +73,19 @@ def test_a_server_that_is_read_only_for_a_while_is_unavailable_and_refuses_nobod
         assert (await w.commit(w.turn(row))).outcomes[0].kind.value == "committed"
 
     in_world(postgres_url, test)
+
+
+def test_a_file_that_is_read_only_for_a_while_refuses_nobody(tmp_path):
+    async def test(w: World):
+        row = await w.created("one")
+
+        async def set_read_only(how: int) -> None:
+            await w.store._database.committer.run(lambda session: session._connection.execute(f"PRAGMA query_only={how}"))
+
+        await set_read_only(1)
+        with pytest.raises(UnavailableError, match="readonly"):
+            await w.commit(w.turn(row))
+        await set_read_only(0)
+        assert (await w.commit(w.turn(row))).outcomes[0].kind.value == "committed"
+
+    in_world(f"sqlite:///{tmp_path / 'hub.db'}", test)
