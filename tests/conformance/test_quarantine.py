@@ -125,7 +125,8 @@ def test_an_activity_that_is_given_up_fails_for_its_orchestration(database_url):
         assert found.taskFailed.taskScheduledId == 7
         assert failure.errorType == ERROR_TYPE
         assert "'act' was set aside after 8 failed deliveries, and given up: it ate the host" in failure.errorMessage
-        assert (await w.commit(ActivityCompletion(row.key, task.seq, task.token, None))).outcomes[0].kind is OutcomeKind.LOST
+        late = ActivityCompletion(row.key, task.seq, task.token, w.message("one"))
+        assert (await w.commit(late)).outcomes[0].kind is OutcomeKind.LOST
         assert await ids(w) == []
 
     in_world(database_url, test)

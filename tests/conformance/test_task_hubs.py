@@ -14,7 +14,7 @@ from durabletask_sql.model.status import Status
 from durabletask_sql.storage.hubs import EMPTY
 from durabletask_sql.storage.tables import metadata
 
-KEPT = {"task_hubs", "partitions", "hosts"}  # the hub itself, and who serves it
+KEPT = {"task_hubs", "partitions", "hosts", "dispatches"}  # the hub itself, who serves it, and what those have out
 
 
 def test_every_table_with_rows_of_a_hub_is_emptied_or_is_the_hub_itself():

@@ -14,7 +14,7 @@ async def claim_again(bench: Bench, row) -> None:
     """Take a task away from this host, as a successor does, and let the host claim it anew."""
     dispatcher = bench.runtime.dispatcher
     await dispatcher._committer.release_claims(dispatcher._host_id, [row.token])
-    dispatcher._want_activities()
+    dispatcher._found_takers()
     dispatcher._kick()
 
 

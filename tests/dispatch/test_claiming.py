@@ -151,8 +151,9 @@ def test_beside_other_hosts_no_more_is_kept_ready_than_ran_lately():
 
 
 def test_without_a_buffer_exactly_the_free_slots_are_claimed():
-    seats = Seats(WorkKind.ACTIVITY)
-    seats.add(Worker(only([], ["step"]), activity_slots=3), 3)
+    seats = Seats(WorkKind.ACTIVITY, Suspicion())
+    worker = Worker(only([], ["step"]), activity_slots=3)
+    seats.add(worker, 3, Standing(worker.profile))
     takers = seats.takers("step", None)
     assert [claim.room for claim in claims_for(seats, {takers: 1}, 0)] == [2]
     assert claims_for(seats, {takers: 3}, 0) == ()

@@ -20,7 +20,7 @@ class OfferedTurn:
     time: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Bench:
     """Implements `ports.work.Executor`."""
 

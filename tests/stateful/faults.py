@@ -107,3 +107,9 @@ class FaultyStore:
 
     def leases(self, hub: TaskHub) -> Any:
         return _Port(self._store.leases(hub), self._calls)
+
+    def deliveries(self, hub: TaskHub) -> Any:
+        return _Port(self._store.deliveries(hub), self._calls)
+
+    def wakeups(self, hub: TaskHub, host_id: int) -> Any:
+        return self._store.wakeups(hub, host_id)  # it listens as long as the host lives

@@ -34,7 +34,7 @@ _LEASE_SECONDS = 12.0
 _PAGE = 200
 _SHOWN = 20
 _REPORT_SECONDS = 10.0
-_TROUBLE = re.compile(r"deadlock|serializ|Traceback|UNKNOWN", re.IGNORECASE)
+_TROUBLE = re.compile(r"(?i:deadlock|serializ)|Traceback|\bUNKNOWN\b")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from durabletask_sql.storage.statements import HUB
 from durabletask_sql.storage.tables import (
     activity_queue,
     control_queue,
+    dispatches,
     history,
     hosts,
     instances,
@@ -83,7 +84,7 @@ def find_hub(session: Session, name: str) -> TaskHub | None:
     return TaskHub(*found[0]) if found else None
 
 
-REMOVE = tuple(Statement(table.name, no_source(_remove(table))) for table in (partitions, hosts, task_hubs))
+REMOVE = tuple(Statement(table.name, no_source(_remove(table))) for table in (partitions, dispatches, hosts, task_hubs))
 
 
 def remove_hub(session: Session, hub_id: int) -> None:
