@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import re
 import sys
 import tempfile
 import time
@@ -65,8 +66,9 @@ async def attack_beside_work(address: str, server: ServerProcess, *, seed: int, 
 
 
 def bugs_in(log: Path) -> list[str]:
-    """Return the lines of a server's log that tell of a bug in it."""
-    return [line for line in log.read_text().splitlines() if "by a bug" in line or "Traceback" in line]
+    """Return the entries of a server's log that tell of a bug in it, with their tracebacks."""
+    entries = re.split(r"\n(?=\d{4}-\d\d-\d\d )", log.read_text())
+    return [entry for entry in entries if "by a bug" in entry or "Traceback" in entry]
 
 
 def main() -> int:

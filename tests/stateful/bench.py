@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from durabletask_sql.ports.work import ActivityItem, Profile, TurnItem
 from stateful.words import Word, turn_time, words
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +21,7 @@ class OfferedTurn:
     past: tuple[Word, ...]
     new: tuple[Word, ...]
     time: int
+    number: int  # of all offers
 
 
 @dataclass(eq=False)
@@ -35,7 +39,7 @@ class Bench:
     def offer_turn(self, item: TurnItem) -> None:
         self.turns[item.token] = OfferedTurn(item.token, item.key.instance_id, item.execution_id,
                                              tuple(words(item.past)), tuple(words([item.new_events])),
-                                             turn_time(item.new_events))
+                                             turn_time(item.new_events), next(_numbers))
 
     def offer_activity(self, item: ActivityItem) -> None:
         self.tasks[item.token] = item

@@ -5,9 +5,11 @@ Everything that a client or worker does takes effect at once and whole. Messages
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from durabletask_sql.model.queries import PurgeFilter
 from durabletask_sql.model.status import LIVE, Status
 from stateful.words import Word
 
@@ -157,6 +159,31 @@ class Model:
             self._delete_tasks(one)
             del self.instances[one]
         return len(gone)
+
+    def purge_matching(self, wanted: PurgeFilter) -> int:
+        """Purge what has ended and matches; statuses that are not terminal match nothing."""
+        first, last = wanted.created_from or 0, wanted.created_to or 0
+        gone = [one.id for one in self.instances.values() if one.ended and first <= one.created < last
+                and (not wanted.statuses or one.status in wanted.statuses)]
+        return sum(self.purge(one, recursive=False) for one in gone)
+
+    def may_restart(self, instance_id: str) -> bool:
+        """Whether the activities of a second run can be told from those of the first, which have the same inputs."""
+        found = self.instances.get(instance_id)
+        salt = "" if found is None else json.loads(found.input or "{}").get("salt")
+        return not any(known_by.startswith(f"{salt}.") for known_by in self.tasks)
+
+    def restart(self, instance_id: str, now: int) -> str:
+        """Begin an ended instance anew from its input."""
+        found = self.instances.get(instance_id)
+        if found is None:
+            return "unknown"
+        return self.create(Request(instance_id, found.input or ""), now) if found.ended else "live"
+
+    def matching(self, statuses: Collection[Status], prefix: str) -> list[tuple[str, Status, str | None, str | None]]:
+        """What a query finds, in order of ids."""
+        return sorted((one.id, one.status, one.input, one.output) for one in self.instances.values()
+                      if one.id.startswith(prefix) and (not statuses or one.status in statuses))
 
     def deliver(self, instance_id: str, told: Word, execution: int | None = None) -> None:
         """Put a message into an instance's inbox; one that nobody can take any more is dropped."""

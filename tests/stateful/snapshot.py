@@ -12,6 +12,7 @@ import psycopg
 from checker import unpacked
 from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.protocol.texts import INPUT, OUTPUT, put_back
 from stateful.model import Instance, Model
 from stateful.words import Word, word, words
 
@@ -69,13 +70,7 @@ class Tables:
     def read(self, hub: int) -> Snapshot:
         """Read everything of a hub. Rows that no turn will ever take are left out: only the checker minds them."""
         found = {row["instance_id"]: Stored(row) for row in self._rows("instances", hub, "instance_id")}
-        for row in self._rows("history", hub, "instance_id, first_sequence"):
-            if _is_current(found, row):
-                found[row["instance_id"]].history += words([bytes(row["events"])])
-        for row in self._rows("payloads", hub, "instance_id"):
-            if _is_current(found, row):
-                text = unpacked(bytes(row["content"]), row["unpacked_size"])
-                found[row["instance_id"]].payloads[row["payload_id"]] = text.decode()
+        self._read_texts(hub, found)
         for row in self._rows("control_queue", hub, "kind, seq"):
             if _is_current(found, row) and not _has_ended(found[row["instance_id"]]):
                 found[row["instance_id"]].queue.append(tuple(words([bytes(row["events"])])))
@@ -85,6 +80,22 @@ class Tables:
         tasks = Counter(word(pb.HistoryEvent.FromString(bytes(row["event"])))[3]
                         for row in self._rows("activity_queue", hub, "seq"))
         return Snapshot(found, tasks, len(self._rows("quarantine", hub, "seq", "seq")))
+
+    def _read_texts(self, hub: int, found: dict[str, Stored]) -> None:
+        """Read payloads and histories, the latter with their large texts in place."""
+        texts: dict[str, dict[int, bytes]] = {}
+        for row in self._rows("payloads", hub, "instance_id"):
+            if _is_current(found, row):
+                text = unpacked(bytes(row["content"]), row["unpacked_size"])
+                texts.setdefault(row["instance_id"], {})[row["payload_id"]] = text
+                if row["payload_id"] in (INPUT, OUTPUT):
+                    found[row["instance_id"]].payloads[row["payload_id"]] = text.decode()
+        for row in self._rows("history", hub, "instance_id, first_sequence"):
+            if _is_current(found, row):
+                whole, own = bytes(row["events"]), texts.get(row["instance_id"], {})
+                if row["refs"] is not None:
+                    whole = put_back(whole, bytes(row["refs"]), own)
+                found[row["instance_id"]].history += words([whole])
 
 
 def _is_current(found: dict[str, Stored], row: dict[str, Any]) -> bool:

@@ -8,22 +8,29 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
+from dispatch.bench import only
 from durabletask_sql.clock import MICROSECONDS, FakeClock
-from durabletask_sql.errors import AlreadyExistsError, DurableTaskSqlError, InvalidArgumentError
+from durabletask_sql.errors import (
+    AlreadyExistsError,
+    DurableTaskSqlError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+)
 from durabletask_sql.host import Host, HubRuntime
+from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.ports.work import ActivityItem
-from durabletask_sql.protocol import taskhub_pb2 as pb
+from durabletask_sql.service.orchestrations import Orchestrations
 from durabletask_sql.settings import Settings
 from durabletask_sql.storage.store import SqlStore
+from stateful.answers import LONGEST_DELAY, Answers, input_of
 from stateful.bench import Bench, OfferedTurn
 from stateful.faults import Calls, Fault, FaultyStore
 from stateful.model import Model, Taken
-from stateful.script import Replay
 from stateful.snapshot import Snapshot, Tables, differences, is_running
-from stateful.words import action, word
 
 Effect = Callable[[Model], object]
 Operation = Callable[[], Awaitable[object]]
@@ -33,7 +40,11 @@ _STALLED = 50
 _NUDGE_SECONDS = 0.05
 _ROUNDS = 100
 _HANGS_SECONDS = 10.0
-_REFUSALS = {AlreadyExistsError: "exists", InvalidArgumentError: "invalid"}
+_REFUSALS = {AlreadyExistsError: "exists", InvalidArgumentError: "invalid", NotFoundError: "unknown",
+             FailedPreconditionError: "live"}
+# One instance in memory, one message of it, no history kept.
+_TIGHT = MemoryLimits(partition_messages=1, share_messages=1, share_bytes=1, instances=1, history_bytes=1)
+_POLLS = 60  # so many looks for what others wrote find it
 
 
 class StillLoop(asyncio.SelectorEventLoop):
@@ -47,16 +58,31 @@ class StillLoop(asyncio.SelectorEventLoop):
         return self._still.monotonic()
 
 
-class Stage:
+class _Nobody:
+    """An owner in another process: it hears of nothing."""
+
+    def wake(self, keys: object) -> None:
+        del keys
+
+    forget = wake
+
+
+class Stage(Answers):
     """One task hub of a database: host, benches, model."""
 
-    def __init__(self, url: str, hub: str) -> None:
+    def __init__(self, url: str, hub: str, *, is_tight: bool = False) -> None:
         self.clock = FakeClock()
+        self.is_tight = is_tight
         self.model = Model()
-        self.benches = {name: Bench(name) for name in ("first", "second")}
+        self.benches = {bench.name: bench for bench in (
+            Bench("first"), Bench("second"), Bench("orchestrations", profile=only(orchestrations=["script"])),
+            Bench("activities", profile=only(activities=["do"])))}
         self.connected: set[str] = set()
         self.turns: dict[str, Taken | None] = {}  # by token; None: its answer does not count
         self.spent: list[OfferedTurn] = []
+        self.spent_tasks: list[ActivityItem] = []
+        self.resting: dict[str, int] = {}  # until when an instance, or an activity by its input, may wait
+        self.invalid: dict[str, int] = {}  # how many answers of an instance in a row were none
         self.failed = True  # until the step that is under way has passed
         self._settings = Settings(database=url, hubs=(hub,), partitions=3)
         self._tables = Tables(url)
@@ -94,18 +120,22 @@ class Stage:
     async def _open(self) -> None:
         self.calls = Calls()
         store = await SqlStore.open(self._settings.database, lease_seconds=self._settings.lease_seconds, upgrade=True)
-        self.host = await Host.on(FaultyStore(store, self.calls), self._settings, lambda: self.clock)
+        self.beside = await SqlStore.open(self._settings.database, lease_seconds=self._settings.lease_seconds)
+        self.host = await Host.on(FaultyStore(store, self.calls), self._settings, lambda: self.clock,
+                                  _TIGHT if self.is_tight else None)
         await self.host.start()
         for name in sorted(self.connected):
             self.board.connect(self.benches[name])
 
     async def _crash(self) -> None:
         """End the host as a kill does: nothing is said, nothing given back; what a thread has begun, it finishes."""
+        self.board.stop_offering()  # what the dead host has put off in the loop hands nothing out any more
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self.host.store.close()
+        await self.beside.close()
         self._tables.expire(self.hub.hub_id)
         for name in self.benches:
             self._put_down(name)
@@ -117,6 +147,7 @@ class Stage:
         for turn in bench.turns.values():
             self.turns[turn.token] = None
             self.spent.append(turn)
+        self.spent_tasks += bench.tasks.values()
         bench.turns.clear()
         bench.tasks.clear()
 
@@ -141,6 +172,7 @@ class Stage:
     def close(self) -> None:
         """Stop the host as an operator does, and leave nothing behind."""
         self._run(self.host.stop())
+        self._run(self.beside.close())
         self._tables.erase(self.hub.hub_id)
         self._tables.close()
         self._loop.close()
@@ -154,7 +186,7 @@ class Stage:
 
     # Steps
 
-    def step(self, operation: Operation, effect: Effect) -> object:
+    def step(self, operation: Operation, effect: Effect, *, uncertain: bool = False) -> object:
         """Do something to the host and to the model; where a fault made it uncertain, either may have happened."""
         self.failed = True
         self.calls.struck = False
@@ -163,10 +195,20 @@ class Stage:
         wanted = effect(candidates[0])
         if not self.calls.struck:
             assert answer == wanted, f"answered {answer!r}, should be {wanted!r}"
-            candidates = candidates[:1]
+            candidates = candidates if uncertain else candidates[:1]
+        self.clock.advance(_NUDGE_SECONDS)  # no two steps are at one time
+        if self.calls.struck and not self.calls.crashed.is_set():
+            self._run(self._poll())  # of a write in doubt nobody was told
         self._run(self._rest())
         self._compare(candidates)
         return answer
+
+    async def _poll(self) -> None:
+        """Let time pass until the host has looked for what others wrote."""
+        for _ in range(_POLLS):
+            self.clock.advance(_NUDGE_SECONDS)
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     async def _perform(self, operation: Operation) -> object:
         task = asyncio.ensure_future(operation())
@@ -181,6 +223,18 @@ class Stage:
             if not self.calls.struck:
                 raise
             return None
+
+    def step_past_the_owner(self, operation: Callable[[Orchestrations], Awaitable[object]], effect: Effect) -> None:
+        """Do something as another process does, which does not wake the owner."""
+        hub, settings = self.hub, self._settings
+        others = Orchestrations(hub, self.beside.instances(hub), self.clock, settings.limits, _Nobody())
+
+        async def go() -> object:
+            answer = await operation(others)
+            await self._poll()
+            return answer
+
+        self.step(go, effect)
 
     def crash(self) -> None:
         """Kill the host between two steps."""
@@ -211,6 +265,10 @@ class Stage:
             for item in self.held_tasks():
                 self.answer_task(item, fails=False)
             if not self.held() and not self.held_tasks():
+                self.advance(LONGEST_DELAY / MICROSECONDS)
+            if not self.held() and not self.held_tasks():
+                idle = self._idle(set())
+                assert not idle, f"nobody does anything for {idle}"
                 live = [one.id for one in self.model.instances.values() if not one.ended]
                 if not live:
                     return
@@ -235,46 +293,6 @@ class Stage:
             self.board.disconnect(self.benches[name])
 
         self.step(disconnect, lambda _: None)
-
-    # Answers
-
-    def answer_turn(self, turn: OfferedTurn) -> None:
-        """Answer a turn; one that was answered before, or is stale, changes nothing."""
-        taken = self.turns[turn.token]
-        answer = Replay().run(turn.past, turn.new, turn.time)
-        self.turns[turn.token] = None
-        for bench in self.benches.values():
-            if bench.turns.pop(turn.token, None) is not None:
-                self.spent.append(turn)
-
-        def effect(model: Model) -> None:
-            if taken is not None and model.is_current(taken):
-                model.commit(taken, answer.actions, answer.note, self.clock.now())
-
-        response = pb.OrchestratorResponse(instanceId=turn.instance, completionToken=turn.token)
-        if answer.note is not None:
-            response.customStatus.value = answer.note
-        response.actions.extend(action(said) for said in answer.actions)
-        self.step(lambda: self.board.complete_turn(response), effect)
-
-    def answer_task(self, item: ActivityItem, *, fails: bool) -> None:
-        """Answer an activity task; the first answer counts, unless nobody waits for it."""
-        known_by = _input_of(item)
-        row, result = item.row, f"done {known_by}"
-        answer = pb.ActivityResponse(instanceId=row.key.instance_id, taskId=row.task_id, completionToken=item.token)
-        if fails:
-            answer.failureDetails.errorType, answer.failureDetails.errorMessage = "TaskError", result
-        else:
-            answer.result.value = result
-        current = any(item.token in self.benches[name].tasks for name in self.connected)
-        for bench in self.benches.values():
-            bench.tasks.pop(item.token, None)
-
-        def effect(model: Model) -> None:
-            if current:
-                model.finish_task(known_by, *(("task failed", "TaskError", result) if fails else ("task done", result)))
-
-        self.step(lambda: self.board.complete_activity(answer), effect)
 
     # Comparing
 
@@ -305,7 +323,7 @@ class Stage:
         A turn of an execution that was ended or replaced behind its owner's back may be out: its answer will not count.
         """
         now = self.clock.now()
-        latest = {turn.instance: turn for turn in self.held()}
+        latest = {turn.instance: turn for turn in sorted(self.held(), key=lambda turn: turn.number)}
         for turn in self.held():
             if latest[turn.instance] is not turn:
                 self.turns[turn.token] = None  # taken back: the host has forgotten what it was made from
@@ -316,15 +334,16 @@ class Stage:
                 taken = self.model.take(turn.instance, turn.past, turn.new, now)
                 assert not isinstance(taken, str), taken
             self.turns[turn.token] = taken
-        if self.connected:
-            idle = [one.id for one in self.model.instances.values()
-                    if one.is_runnable(now - MICROSECONDS // 1000) and one.id not in latest]
+        resting = {name for name, until in self.resting.items() if until > now}
+        if self.connected - {"activities"} and not self.is_tight:  # little memory needs more time
+            idle = self._idle(latest.keys() | resting)
             assert not idle, f"no turn was offered of {idle}"
-            offered = {_input_of(item) for item in self.held_tasks()}
-            needed = {task.input for task in self.model.tasks.values() if not task.optional}
+        if self.connected - {"orchestrations"}:
+            offered = {input_of(item) for item in self.held_tasks()}
+            needed = {task.input for task in self.model.tasks.values() if not task.optional} - resting
             assert needed <= offered, f"activities were not offered: {needed - offered}"
 
-
-def _input_of(item: ActivityItem) -> str:
-    """Return what an activity task is known by: no other has its input."""
-    return str(word(pb.HistoryEvent.FromString(item.row.event))[3])
+    def _idle(self, but: Collection[str]) -> list[str]:
+        """Those that should run, but for some."""
+        return [one.id for one in self.model.instances.values()
+                if one.is_runnable(self.clock.now() - MICROSECONDS // 1000) and one.id not in but]

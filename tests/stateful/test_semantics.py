@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from checker import check_hub
 from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.model.creation import CreationPolicy
+from durabletask_sql.model.queries import InstanceQuery, PurgeFilter
 from durabletask_sql.model.status import LIVE, TERMINAL, Status
 from durabletask_sql.service.abstraction import NewInstance
 from stateful.faults import Fault
@@ -28,6 +30,7 @@ STEPS = int(os.environ.get("DURABLETASK_SQL_STATEFUL_STEPS", "30"))
 
 _hubs = itertools.count()
 
+LARGE = 70_000  # characters, beyond what stays in a history row
 IDS = st.sampled_from(["a", "b", "c", "d"])
 NAMES = st.sampled_from(["red", "blue"])
 POLICIES = st.sampled_from([LIVE, frozenset(), LIVE | TERMINAL, frozenset({Status.TERMINATED}), TERMINAL - {Status.FAILED}])
@@ -59,7 +62,7 @@ class TaskHub(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.salts = itertools.count()
-        self.stage = Stage(self.url, f"hub-{next(_hubs)}")
+        self.stage: Stage
 
     @property
     def now(self) -> int:
@@ -68,13 +71,18 @@ class TaskHub(RuleBasedStateMachine):
     def salt(self) -> str:
         return f"s{next(self.salts)}"
 
-    def do(self, operation, effect) -> None:
-        self.stage.step(operation, effect)
+    def do(self, operation, effect, *, past=False) -> None:
+        """Do something through the host's service, or past it as another process does."""
+        if past:
+            self.stage.step_past_the_owner(operation, effect)
+        else:
+            self.stage.step(lambda: operation(self.stage.service), effect)
 
     # Clients
 
-    @initialize()
-    def begin(self):
+    @initialize(is_tight=st.sampled_from([False, False, True]))
+    def begin(self, is_tight):
+        self.stage = Stage(self.url, f"hub-{next(_hubs)}", is_tight=is_tight)
         self.stage.connect("first")
 
     @rule(instance=IDS, steps=steps_of(2), dedupe=POLICIES, delay=st.sampled_from([None, None, None, 0, 20, 90]),
@@ -87,41 +95,74 @@ class TaskHub(RuleBasedStateMachine):
         request, now = Request(instance, data, dedupe, start_at, first), self.now
         new = NewInstance("script", instance, data, start_at=start_at, policy=CreationPolicy(dedupe), event=first)
 
-        async def create():
-            return await self.stage.service.create(new) and "ok"
+        async def create(service):
+            return await service.create(new) and "ok"
 
         self.do(create, lambda model: model.create(request, now))
 
-    @rule(instance=IDS, name=NAMES)
-    def raise_event(self, instance, name):
-        salt = self.salt()
-        self.do(lambda: self.stage.service.raise_event(instance, name, salt),
-                lambda model: model.deliver(instance, ("event", name, salt)))
+    @rule(instance=IDS, name=NAMES, size=st.sampled_from([0, 0, 0, LARGE]), past=st.booleans())
+    def raise_event(self, instance, name, size, past):
+        data = self.salt() + "x" * size
+        self.do(lambda service: service.raise_event(instance, name, data),
+                lambda model: model.deliver(instance, ("event", name, data)), past=past)
 
-    @rule(instance=IDS, recurse=st.booleans())
-    def terminate(self, instance, recurse):
+    @rule(instance=IDS, recurse=st.booleans(), past=st.booleans())
+    def terminate(self, instance, recurse, past):
         salt = self.salt()
-        self.do(lambda: self.stage.service.terminate(instance, salt, recursive=recurse),
-                lambda model: model.terminate(instance, salt, recurse=recurse))
+        self.do(lambda service: service.terminate(instance, salt, recursive=recurse),
+                lambda model: model.terminate(instance, salt, recurse=recurse), past=past)
 
     @rule(instance=IDS)
     def suspend(self, instance):
         salt = self.salt()
-        self.do(lambda: self.stage.service.suspend(instance, salt),
+        self.do(lambda service: service.suspend(instance, salt),
                 lambda model: model.deliver(instance, ("suspended", salt)))
 
     @rule(instance=IDS)
     def resume(self, instance):
         salt = self.salt()
-        self.do(lambda: self.stage.service.resume(instance, salt),
+        self.do(lambda service: service.resume(instance, salt),
                 lambda model: model.deliver(instance, ("resumed", salt)))
 
     @rule(instance=IDS, recursive=st.booleans())
     def purge(self, instance, recursive):
-        async def purge():
-            return (await self.stage.service.purge([instance], recursive=recursive)).count
+        async def purge(service):
+            return (await service.purge([instance], recursive=recursive)).count
 
         self.do(purge, lambda model: model.purge(instance, recursive=recursive))
+
+    @rule(statuses=st.sets(st.sampled_from(Status)), since=st.sampled_from([0, 30, 300]), until=st.sampled_from([0, 5, 100]))
+    def purge_by_filter(self, statuses, since, until):
+        wanted = PurgeFilter(frozenset(statuses), self.now - since * MICROSECONDS, self.now - until * MICROSECONDS)
+
+        async def purge(service):
+            return (await service.purge_matching(wanted, recursive=False)).count
+
+        self.do(purge, lambda model: model.purge_matching(wanted))
+
+    @rule(instance=IDS)
+    def restart(self, instance):
+        now = self.now
+
+        async def restart(service):
+            return await service.restart(instance, with_new_id=False) and "ok"
+
+        if self.stage.model.may_restart(instance):
+            self.do(restart, lambda model: model.restart(instance, now))
+
+    @rule(statuses=st.sets(st.sampled_from(Status)), prefix=st.sampled_from(["", "a", "b:", "x"]), size=st.integers(1, 3))
+    def query(self, statuses, prefix, size):
+        async def pages(service):
+            query, found = InstanceQuery(frozenset(statuses), prefix=prefix, page_size=size, payloads=True), []
+            while True:
+                page = await service.query(query)
+                assert len(page.states) <= size
+                found += [(state.row.instance_id, state.row.status, state.input, state.output) for state in page.states]
+                if page.next is None:
+                    return sorted(found)
+                query = replace(query, after=page.next)
+
+        self.do(pages, lambda model: model.matching(statuses, prefix))
 
     # Workers
 
@@ -145,12 +186,32 @@ class TaskHub(RuleBasedStateMachine):
     def answer_late(self, data):
         self.stage.answer_turn(self.some(data, self.stage.spent))
 
-    @precondition(lambda self: self.stage.held_tasks())
-    @rule(data=st.data(), fails=st.booleans())
-    def answer_task(self, data, fails):
-        self.stage.answer_task(self.some(data, self.stage.held_tasks()), fails=fails)
+    @precondition(lambda self: self.stage.held())
+    @rule(data=st.data())
+    def abandon_turn(self, data):
+        self.stage.abandon_turn(self.some(data, self.stage.held()))
 
-    @rule(name=st.sampled_from(["first", "second"]))
+    @precondition(lambda self: self.stage.held())
+    @rule(data=st.data())
+    def answer_invalidly(self, data):
+        self.stage.answer_invalidly(self.some(data, self.stage.held()))
+
+    @precondition(lambda self: self.stage.held_tasks())
+    @rule(data=st.data(), fails=st.booleans(), size=st.sampled_from([0, 0, LARGE]))
+    def answer_task(self, data, fails, size):
+        self.stage.answer_task(self.some(data, self.stage.held_tasks()), fails=fails, size=size)
+
+    @precondition(lambda self: self.stage.held_tasks())
+    @rule(data=st.data())
+    def abandon_task(self, data):
+        self.stage.abandon_task(self.some(data, self.stage.held_tasks()))
+
+    @precondition(lambda self: self.stage.spent_tasks)
+    @rule(data=st.data(), fails=st.booleans())
+    def answer_task_late_or_again(self, data, fails):
+        self.stage.answer_task(self.some(data, self.stage.spent_tasks), fails=fails)
+
+    @rule(name=st.sampled_from(["first", "second", "orchestrations", "activities"]))
     def come_or_go(self, name):
         (self.stage.disconnect if name in self.stage.connected else self.stage.connect)(name)
 
@@ -171,6 +232,8 @@ class TaskHub(RuleBasedStateMachine):
     # The end
 
     def teardown(self):
+        if not hasattr(self, "stage"):
+            return
         try:
             if not self.stage.failed:
                 self.stage.drive_to_rest()
