@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import replace
 
 from dispatch.bench import Bench, Worker, on_bench, schedule
+from durabletask_sql.errors import UnavailableError
 
 
 async def claim_again(bench: Bench, row) -> None:
@@ -90,5 +91,32 @@ def test_a_second_result_is_not_answered_before_the_first_is_durable(database_ur
         opened.set()
         await asyncio.gather(first, second)
         assert await committer.activity(task.row.key.partition, task.row.seq, task.row.token) is None
+
+    on_bench(database_url, test)
+
+
+def test_a_result_whose_task_has_to_be_looked_for_waits_for_the_database(database_url):
+    """An SDK that is told of an error drops the result, and nobody would run the task again."""
+    async def test(bench: Bench):
+        worker = bench.connect(Worker())
+        await scheduled(bench, worker)
+        task = await worker.activity()
+        bench.board.disconnect(worker)
+        activities, asked = bench.board._activities, 0
+        find = activities._ports.find_activity
+
+        async def find_later(*claim):
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                message = "the database is away"
+                raise UnavailableError(message)
+            return await find(*claim)
+
+        activities._ports = replace(activities._ports, find_activity=find_later)
+        await bench.result(task)
+        assert asked == 2
+        bench.connect(worker)
+        assert b"done" in (await worker.turn()).new_events
 
     on_bench(database_url, test)

@@ -12,6 +12,7 @@ from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_anoth
 from durabletask_sql.dispatch.failures import lost_cause
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.dispatch.results import activity_outcome, parse_activity_token
+from durabletask_sql.errors import UnavailableError
 from durabletask_sql.model.checkpoints import ActivityCompletion, Blame, Outcome, OutcomeKind, Quarantine
 from durabletask_sql.model.deliveries import Mark, RowKey
 from durabletask_sql.model.messages import ActivityRow
@@ -29,6 +30,7 @@ from durabletask_sql.turn.limits import bounded_result
 
 _log = logging.getLogger(__name__)
 
+_RETRY_SECONDS = 0.25
 _SMALL_BYTES = 1024 * 1024  # any executor reads a message of this size
 
 Claim = tuple[int, int]  # sequence, token
@@ -190,7 +192,8 @@ class Activities:
         self.seats.open(seat, opened)
         if self.seats.suspicion.careful:
             self._ports.deliver(Carefully(opened, lambda: self.seats.find(token) is opened,
-                                          lambda: opened.executor.offer_activity(ActivityItem(token, row))))
+                                          lambda: opened.executor.offer_activity(ActivityItem(token, row)),
+                                          lambda: self.seats.close(token)))
         else:
             seat.executor.offer_activity(ActivityItem(token, row))
 
@@ -285,9 +288,18 @@ class Activities:
         return done
 
     async def _find(self, token: str) -> ActivityRow | None:
-        """Find the task of a token that this board did not hand out, or has taken back: its claim may still hold."""
+        """Find the task of a token that this board did not hand out, or has taken back: its claim may still hold.
+
+        Waits for the database: an SDK that is told of an error drops the result, and the task would stay claimed.
+        """
         claim = parse_activity_token(token, self._hub.hub_id)
-        return await self._ports.find_activity(*claim) if claim is not None else None
+        while claim is not None:
+            try:
+                return await self._ports.find_activity(*claim)
+            except UnavailableError as error:
+                _log.warning("the task of a result cannot be looked for yet, trying again: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+        return None
 
     def abandon(self, token: str) -> None:
         """Take an activity task back; it is offered again after a delay that grows with each abandon in a row."""

@@ -100,8 +100,14 @@ class Deliveries:
         del self._leaving[:len(leaving)], self._suspicion.returned[:len(back)]
         self._send(leaving)
 
-    @staticmethod
-    def _send(leaving: Sequence[Carefully]) -> None:
+    def _send(self, leaving: Sequence[Carefully]) -> None:
+        """Send what is still wanted. The rest must not keep its seat: as a suspect it would keep all others waiting."""
+        freed = False
         for one in leaving:
             if one.is_wanted():
                 one.send()
+            else:
+                one.forget()
+                freed = True
+        if freed:
+            self._pump()

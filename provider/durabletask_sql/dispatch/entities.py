@@ -170,7 +170,7 @@ class Entities:
         item = EntityItem(token, mem.key, new_execution_id(), mem.row.state if mem.row is not None else None, batch.events)
         if self.seats.suspicion.careful:
             self._ports.deliver(Carefully(opened, lambda: opened.is_current and self.seats.find(token) is opened,
-                                          lambda: opened.executor.offer_entity(item)))
+                                          lambda: opened.executor.offer_entity(item), lambda: self.seats.close(token)))
         else:
             seat.executor.offer_entity(item)
 

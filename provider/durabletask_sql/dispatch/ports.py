@@ -12,11 +12,12 @@ from durabletask_sql.partitions.suspects import Delivery
 
 @dataclass(frozen=True, slots=True)
 class Carefully:
-    """What a careful host is about to send: it is written down first, and sent if it is still wanted then."""
+    """What a careful host is about to send: written down first, then sent or, if it is not wanted any more, forgotten."""
 
     delivery: Delivery
     is_wanted: Callable[[], bool]
     send: Callable[[], None]
+    forget: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class Turns:
         item = TurnItem(token, mem.key, row.execution_id, row.name, row.version, past, intake.new_events, row.trace)
         if self.seats.suspicion.careful:
             self._ports.deliver(Carefully(opened, lambda: opened.is_current and self.seats.find(token) is opened,
-                                          lambda: opened.executor.offer_turn(item)))
+                                          lambda: opened.executor.offer_turn(item), lambda: self.seats.close(token)))
         else:
             seat.executor.offer_turn(item)
 
