@@ -93,7 +93,7 @@ class SimulatedWorker:
             host.workers += 1
             try:
                 await host.call(lambda hub, one=connection: _at_once(hub.board.connect, one), _SECONDS)
-                await _first(self.chance.uniform(20.0, 60.0), host.gone.wait(), connection.lost.wait())
+                await _first(self.chance.uniform(60.0, 180.0), host.gone.wait(), connection.lost.wait())
             except GoneError:
                 pass
             host.workers -= 1
