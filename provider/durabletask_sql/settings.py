@@ -1,8 +1,9 @@
 """What can be set, from options and environment variables, checked once at the edge."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from durabletask_sql.errors import SettingsError
 
@@ -14,8 +15,10 @@ _MAX_PORT = 65_535
 _MAX_PARTITIONS = 1_024
 _SWITCH = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("", "0", "false", "no", "off"), False)}
 _MAX_HUB_NAME = 100
+N = TypeVar("N", int, float)
+
 _LEAST_PAYLOAD = 1_024
-_LEAST_LEASE, _MOST_LEASE = 3.0, 600.0
+_LEAST_LEASE, _MOST_LEASE = 3, 600
 _MOST_PAYLOAD = 256 * 1024 * 1024  # a statement carries a few of them, and PostgreSQL takes 1 GiB in one
 
 
@@ -87,24 +90,23 @@ def check_partitions(count: int | None) -> int | None:
 
 def check_max_payload(size: int | str, where: str) -> int:
     """Return the most bytes that a payload may have. Raises SettingsError naming `where` it came from."""
-    try:
-        found = int(size)
-    except ValueError:
-        found = 0
-    if not _LEAST_PAYLOAD <= found <= _MOST_PAYLOAD:
-        message = f"{where} {size!r} is not a number of bytes from {_LEAST_PAYLOAD} to {_MOST_PAYLOAD}"
-        raise SettingsError(message)
-    return found
+    return _number(int, size, where, "bytes", _LEAST_PAYLOAD, _MOST_PAYLOAD)
 
 
 def check_lease(seconds: float | str, where: str) -> float:
     """Return how long a host may be silent. Raises SettingsError naming `where` it came from."""
+    return _number(float, seconds, where, "seconds", _LEAST_LEASE, _MOST_LEASE)
+
+
+def _number(read: Callable[[float | str], N], given: float | str, where: str, unit: str, least: float,
+            most: float) -> N:
+    """Return a number within its bounds."""
     try:
-        found = float(seconds)
+        found = read(given)
     except ValueError:
-        found = 0.0
-    if not _LEAST_LEASE <= found <= _MOST_LEASE:
-        message = f"{where} {seconds!r} is not a number of seconds from {_LEAST_LEASE:g} to {_MOST_LEASE:g}"
+        found = None
+    if found is None or not least <= found <= most:
+        message = f"{where} {given!r} is not a number of {unit} from {least} to {most}"
         raise SettingsError(message)
     return found
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from durabletask_sql.doctor.belongings import check_belongings
 from durabletask_sql.doctor.findings import DeleteRows, Finding, Level, LowerHeld, ReleaseClaims, Repair
@@ -71,7 +72,7 @@ class Examination:
         self._progress(f"task hub {self._hub.name}: {self.report.instances} instances examined")
         await self._settle(self._locks, PAUSES)
         for table in TABLES:
-            await self._settle(lambda table=table: self._belongings(table), PAUSES)  # type: ignore[misc]
+            await self._settle(partial(self._belongings, table), PAUSES)
         return self.report
 
     async def repair(self) -> None:

@@ -11,6 +11,7 @@ from durabletask_sql.model.messages import MessageKind
 from durabletask_sql.ports.inspection import Examined, Snapshot
 from durabletask_sql.protocol.needs import CALL, CHILD, TASK, Need
 
+_NAMED = 5  # of what is lost, at most
 _REPORT = "this is a bug or damage: keep the database, and report it with the instance's history"
 _STUCK = ("nothing will wake it: rewind it if it has failed work, or terminate and purge it; keep the database and report "
           "it, this should not be possible")
@@ -60,7 +61,7 @@ def _check_waits(one: Examined, read: Read, around: Snapshot, known: frozenset[s
                 "waits", row.instance_id, "it waits for events only", "raise one, or terminate it if none will come",
                 Level.NOTE))
         return
-    what = f"it waits for what cannot come: {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"  # noqa: PLR2004
+    what = f"it waits for what cannot come: {', '.join(lost[:_NAMED])}{', ...' if len(lost) > _NAMED else ''}"
     if around.set_aside & {row.instance_id, *entities}:
         verdict.findings.append(Finding(
             "waits", row.instance_id, f"{what}; something of it was set aside",
