@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatch.bench import Worker, on_bench, schedule
+from dispatch.bench import Worker, on_bench, only, schedule
 from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from semantics.acts import (
@@ -233,5 +233,51 @@ def test_a_just_continued_instance_is_terminated_without_a_worker(database_url):
         await bench.answer(out, end(result="late"))
         state = await bench.service.get("one", payloads=True)
         assert (state.row.status, state.output) == (Status.TERMINATED, "why")
+
+    on_bench(database_url, test)
+
+
+def test_a_just_continued_child_that_is_terminated_fails_for_its_parent(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker(only(["flow"])))
+        await bench.start("flow", "parent")
+        await bench.answer(await worker.turn(), child("one", "flow", number=3))
+        await bench.answer(await worker.turn(), again("next"))
+        out = await worker.turn()
+        await bench.service.terminate("one", "why", recursive=False)
+        told = await worker.turn()
+        assert kinds(new(told)) == ["orchestratorStarted", "subOrchestrationInstanceFailed"]
+        await bench.answer(told)
+        await bench.answer(out, end(result="late"))
+        await bench.service.raise_event("parent", "last", None)
+        assert kinds(new(await worker.turn())) == ["orchestratorStarted", "eventRaised"]
+
+    on_bench(database_url, test)
+
+
+def test_a_termination_that_recurses_takes_the_children_of_a_turn_that_would_have_continued(database_url):
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.service.terminate("one", "why", recursive=True)
+        await bench.answer(await worker.turn(), child("below", number=1), again("next"))
+        state = await bench.service.wait_for_completion("below", payloads=True)
+        assert (state.row.status, state.output) == (Status.TERMINATED, "why")
+        assert await bench.status("one") == "TERMINATED"
+
+    on_bench(database_url, test)
+
+
+def test_a_suspension_of_an_earlier_turn_goes_along_too(database_url):
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.service.suspend("one", "why")
+        await bench.answer(await worker.turn())
+        await bench.service.raise_event("one", "go", None)
+        await bench.answer(await worker.turn(), again("next"))
+        item = await worker.turn()
+        assert kinds(new(item)) == ["orchestratorStarted", "executionStarted", "executionSuspended"]
+        assert new(item)[2].executionSuspended.input.value == "why"
+        await bench.answer(item)
+        assert await bench.status("one") == "SUSPENDED"
 
     on_bench(database_url, test)

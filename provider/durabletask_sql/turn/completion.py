@@ -127,8 +127,8 @@ def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past
                     completion: pb.OrchestratorAction) -> TurnCheckpoint:
     """Return the checkpoint that begins the next execution of the instance.
 
-    Its start row holds ExecutionStarted, what was carried over, what the old execution sent to itself (S-417), and a
-    suspension that ended the old one's last batch (S-244).
+    Its start row holds ExecutionStarted, what was carried over, what the old execution sent to itself (S-417), and the
+    suspension of one that was not resumed (S-244).
     """
     old, done = effects.row, completion.completeOrchestration
     new_input = done.result.value if done.HasField("result") else None
@@ -139,8 +139,8 @@ def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past
         tags=dict(done.tags) if done.tags else old.tags, scheduled_at=None, trace=None, rewinds=0,
         sections=())
     following = [_carried(old, completion, event, effects.now) for event in done.carryoverEvents] + effects.self_sent
-    if intake.suspend_event is not None:
-        following.append(intake.suspend_event)
+    if base.row.status is Status.SUSPENDED:
+        following += _suspension((*past, intake.new_events))
     start = start_message(row, new_input, _trace((*past[:1], intake.new_events)), effects.now, following)
     return replace(base, row=row, messages=(*effects.messages, *_leave_sections(effects), start),
                    timers=_signals(effects), continued_from=old.execution_id, new_input=new_input)
@@ -157,6 +157,11 @@ def _carried(row: InstanceRow, completion: pb.OrchestratorAction, event: pb.Hist
     event.DiscardUnknownFields()
     event.timestamp.CopyFrom(timestamp(now) if is_zero(event.timestamp) else in_range(event.timestamp))
     return frame(event)
+
+
+def _suspension(history: Iterable[bytes]) -> list[bytes]:
+    """Return the last suspension of an execution, framed."""
+    return [frame(event) for part in history for event in iter_events(part) if event.HasField("executionSuspended")][-1:]
 
 
 def _trace(history: Iterable[bytes]) -> pb.TraceContext | None:

@@ -41,8 +41,8 @@ class Intake:
 
     `runs` False: there is nothing to run, `discarded` rows aside. `new_events` is framed and begins with
     OrchestratorStarted, whose time is `started_at`; `event_count` counts it. `suspended` is the last of suspend (True)
-    and resume (False) in the batch. `suspend_event` is the framed suspension that ended the batch. `terminated` with
-    `ends_pending`: the instance has no committed history, so the host itself ends it (S-416).
+    and resume (False) in the batch. `terminated` with `ends_pending`: the instance has no committed history, so the
+    host itself ends it (S-416).
     """
 
     runs: bool
@@ -56,7 +56,6 @@ class Intake:
     terminated: Termination | None = None
     ends_pending: bool = False
     suspended: bool | None = None
-    suspend_event: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -65,7 +64,6 @@ class _Batch:
     parts: list[bytes]
     count: int = 1  # OrchestratorStarted
     suspended: bool | None = None
-    suspend_event: bytes | None = None
 
 
 def take(row: InstanceRow, rows: Sequence[QueueRow], timers: Sequence[TimerRow], now: int,
@@ -94,7 +92,7 @@ def take(row: InstanceRow, rows: Sequence[QueueRow], timers: Sequence[TimerRow],
     return Intake(
         runs=True, consumed=_seqs(batch.rows, QueueRow), consumed_timers=_seqs(batch.rows, TimerRow),
         discarded=dead[0], discarded_timers=dead[1], new_events=b"".join((started, *batch.parts)),
-        event_count=batch.count, started_at=started_at, suspended=batch.suspended, suspend_event=batch.suspend_event)
+        event_count=batch.count, started_at=started_at, suspended=batch.suspended)
 
 
 def _split(row: InstanceRow, rows: Iterable[RowT]) -> tuple[list[RowT], list[RowT]]:
@@ -120,19 +118,17 @@ def _fill(ordered: Sequence[Row], limits: TurnLimits) -> _Batch:
         size += len(one.events)
         if batch.rows and (len(batch.rows) >= limits.messages or size > limits.bytes):
             break
-        kinds = [(event_kind(body), body) for body in iter_frames(one.events)]
-        if any(kind == _TERMINATED for kind, _ in kinds):
+        kinds = [event_kind(body) for body in iter_frames(one.events)]
+        if _TERMINATED in kinds:
             break
         batch.rows.append(one)
         batch.parts.append(one.events)
         batch.count += len(kinds)
-        for kind, body in kinds:
-            if kind == _SUSPENDED:
-                batch.suspended, batch.suspend_event = True, frame(pb.HistoryEvent.FromString(body))
-            elif kind == _RESUMED:
-                batch.suspended = False
-        if batch.suspend_event is not None:
+        if _SUSPENDED in kinds:
+            batch.suspended = True
             break
+        if _RESUMED in kinds:
+            batch.suspended = False
     return batch
 
 
