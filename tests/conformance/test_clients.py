@@ -16,6 +16,7 @@ from durabletask_sql.model.status import LIVE, TERMINAL, Status
 from durabletask_sql.ports.instances import Termination
 from durabletask_sql.ports.leases import HostIdentity, OwnedPartition
 from durabletask_sql.protocol.framing import iter_events
+from tables import rows
 
 ALL = LIVE | TERMINAL
 
@@ -33,6 +34,7 @@ def test_a_status_that_dedupes_refuses_and_any_other_is_replaced(database_url, s
     async def test(w: World):
         await w.created("one")
         await set_status(w, "one", status)
+        assert rows(w.url, "SELECT status FROM instances") == [(status.value,)]
         before = await w.read("one")
         created = await w.create("one", CreationPolicy(dedupe))
         after = await w.read("one")

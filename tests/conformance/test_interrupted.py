@@ -20,7 +20,7 @@ from durabletask_sql.model.creation import CreationPolicy
 from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.instances import Creation
-from durabletask_sql.storage.faults import ConnectionLostError, RefusedError
+from durabletask_sql.storage.faults import ConflictError, ConnectionLostError, RefusedError
 from durabletask_sql.storage.postgres import PostgresSession
 from durabletask_sql.storage.sqlite import SqliteSession
 from durabletask_sql.storage.tables import metadata
@@ -164,5 +164,21 @@ def test_a_write_that_breaks_off_after_any_statement_changes_nothing(database_ur
                 break
         assert at > 3
         assert await stored(w) != then
+
+    in_world(database_url, test)
+
+
+def test_a_deadlock_at_any_statement_is_repeated_and_the_write_counts_once(database_url):
+    async def test(w: World):
+        await w.created("one")
+        await w.created("ear")
+        for at in range(1, MOST_STATEMENTS // 4):
+            turn = w.turn(await w.read("one"), messages=(w.message("ear"),))
+            with breaking(w, at, ConflictError("made by the test")):
+                committed = await w.commit(turn)
+            assert [outcome.kind.value for outcome in committed.outcomes] == ["committed"]
+            with breaking(w, at, ConflictError("made by the test")):
+                await w.instances.send(w.message("ear"))
+            assert len(rows(w.url, "SELECT seq FROM control_queue WHERE instance_id = 'ear'")) == 1 + 2 * at
 
     in_world(database_url, test)

@@ -232,3 +232,8 @@ def test_an_oversized_item_breaks_neither_its_workers_stream_nor_other_instances
         stub.TerminateInstance(pb.TerminateRequest(instanceId=big), metadata=metadata)
         ended = stub.WaitForInstanceCompletion(pb.GetInstanceRequest(instanceId=big), metadata=metadata, timeout=20)
         assert ended.orchestrationState.orchestrationStatus == pb.ORCHESTRATION_STATUS_TERMINATED
+
+
+def test_the_history_of_an_unknown_instance_is_not_found(stub, fresh_id):
+    request = pb.StreamInstanceHistoryRequest(instanceId=fresh_id("nobody"))
+    refused(lambda: list(stub.StreamInstanceHistory(request)), NOT_FOUND, request.instanceId)

@@ -12,6 +12,7 @@ import pytest
 from durabletask import task
 from durabletask.client import EntityQuery, OrchestrationStatus
 from durabletask.entities import DurableEntity, EntityInstanceId
+from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.worker import ConcurrencyOptions
 
 COMPLETED, FAILED = OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED
@@ -301,3 +302,12 @@ def test_bad_entity_ids_are_told_and_change_nothing(client, entity_id):
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "length" in caught.value.details() or "@name@key" in caught.value.details() or (
             "control character" in caught.value.details())
+
+
+def test_an_entity_is_purged_by_its_id_and_begins_anew(client, worker, fresh_id):
+    key = fresh_id("purged")
+    run(client, call, ["Counter", key, "add", 3])
+    request = pb.PurgeInstancesRequest(instanceId=f"@counter@{key}")
+    assert [client._stub.PurgeInstances(request).deletedInstanceCount for _ in range(2)] == [1, 0]
+    assert value(client, key) is None
+    assert run(client, call, ["Counter", key, "add", 4]) == 4

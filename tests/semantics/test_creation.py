@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
-from dispatch.bench import Worker, on_bench, schedule
+from dispatch.bench import Worker, on_bench, only, schedule
 from durabletask_sql.errors import AlreadyExistsError
 from durabletask_sql.model.creation import CreationPolicy
+from durabletask_sql.model.queries import InstanceQuery
 from durabletask_sql.model.status import LIVE, TERMINAL, Status
 from durabletask_sql.protocol import taskhub_pb2 as pb
-from semantics.acts import FAILED, child, end, kinds, names, new, soon, timer
+from semantics.acts import FAILED, again, child, end, kinds, names, new, soon, timer
 
 ANY = CreationPolicy(frozenset())
 DETAILS = pb.TaskFailureDetails(errorType="E", errorMessage="m")
@@ -199,5 +200,126 @@ def test_a_parent_hears_once_of_a_live_child_that_a_client_replaces(database_url
         await bench.answer(fresh, end())
         await bench.service.raise_event("parent", "last", None)
         assert kinds(new(await worker.turn())) == ["orchestratorStarted", "eventRaised"]
+
+    on_bench(database_url, test)
+
+
+@pytest.mark.parametrize("live", ["pending", "scheduled", "suspended"])
+def test_an_instance_lives_until_it_has_ended_whatever_it_waits_for(database_url, live):
+    async def test(bench):
+        if live == "suspended":
+            early = bench.connect(Worker())
+            await bench.start("flow", "taken")
+            await bench.answer(await early.turn())
+            await bench.service.suspend("taken", None)
+            await bench.answer(await early.turn())
+            bench.board.disconnect(early)
+        else:
+            await bench.start("other", "taken", start_at=soon(60).ToMicroseconds() if live == "scheduled" else None)
+        worker = bench.connect(Worker(only(["flow"])))
+        await bench.start("flow", "parent")
+        await bench.answer(await worker.turn(), child("taken", number=3))
+        told = new(await worker.turn())
+        assert kinds(told) == ["orchestratorStarted", "subOrchestrationInstanceFailed"]
+        assert await bench.status("taken") == ("SUSPENDED" if live == "suspended" else "PENDING")
+
+    on_bench(database_url, test)
+
+
+def test_of_two_children_with_one_id_in_one_turn_the_first_runs_and_the_other_fails(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "parent")
+        await bench.answer(await worker.turn(), child("twin", "first", number=3), child("twin", "second", number=4))
+        found = {item.key.instance_id: item for item in (await worker.turn(), await worker.turn())}
+        assert found["twin"].name == "first"
+        [failed] = new(found["parent"])[1:]
+        assert failed.subOrchestrationInstanceFailed.taskScheduledId == 4
+        await bench.answer(found["parent"])
+        await bench.answer(found["twin"], end(result="done"))
+        [completed] = new(await worker.turn())[1:]
+        assert completed.subOrchestrationInstanceCompleted.taskScheduledId == 3
+
+    on_bench(database_url, test)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_no_instance_is_its_own_child(database_url, ends):
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "one", input="mine")
+        await bench.answer(await worker.turn(), child("one", number=3), *([end(result="done")] if ends else []))
+        if not ends:
+            told = await worker.turn()
+            assert kinds(new(told)) == ["orchestratorStarted", "subOrchestrationInstanceFailed"]
+            await bench.answer(told, end(result="done"))
+        state = await bench.service.get("one", payloads=True)
+        assert (state.row.status, state.input, state.output, state.row.parent) == (Status.COMPLETED, "mine", "done", None)
+        await bench.start("flow", "next")
+        assert (await worker.turn()).key.instance_id == "next"
+
+    on_bench(database_url, test)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_child_whose_default_id_comes_again_replaces_its_ended_predecessor_alone(database_url, ended):
+    """A parent that continues as new asks for the same ids again."""
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "parent")
+        await bench.answer(await worker.turn(), child("", number=1))
+        old = await worker.turn()
+        if ended:
+            await bench.answer(old, end(result="old"))
+        else:
+            await bench.service.raise_event("parent", "go", None)
+        await bench.answer(await worker.turn(), again("next"))
+        await bench.answer(await worker.turn(), child("", number=1))
+        item = await worker.turn()
+        if ended:
+            assert (item.key, item.execution_id != old.execution_id) == (old.key, True)
+            await bench.answer(item, end(result="fresh"))
+            assert new(await worker.turn())[1].subOrchestrationInstanceCompleted.result.value == "fresh"
+        else:
+            assert "already exists" in new(item)[1].subOrchestrationInstanceFailed.failureDetails.errorMessage
+            await bench.answer(item)
+            await bench.answer(old, end(result="old"))
+            assert await bench.status(old.key.instance_id) == "COMPLETED"
+            await bench.service.raise_event("parent", "last", None)
+            assert kinds(new(await worker.turn())) == ["orchestratorStarted", "eventRaised"]
+
+    on_bench(database_url, test)
+
+
+def test_a_child_counts_no_generations(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "below")
+        await bench.answer(await worker.turn(), end())
+        await bench.start("flow", "parent")
+        for number in range(2):
+            await bench.answer(await worker.turn(), child("below", number=number))
+            assert (await bench.service.get("below", payloads=False)).row.generation == 0
+            await bench.answer(await worker.turn(), end())
+
+    on_bench(database_url, test)
+
+
+def test_ids_that_differ_by_case_alone_are_two_instances(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker())
+        for instance_id in ("case", "CASE"):
+            await bench.start("flow", instance_id, input=instance_id)
+        items = {item.key.instance_id: item for item in (await worker.turn(), await worker.turn())}
+        await bench.service.raise_event("case", "lower", None)
+        await bench.answer(items["CASE"], end(result="upper"))
+        await bench.answer(items["case"])
+        assert names(new(await worker.turn())) == ["lower"]
+        for prefix in ("ca", "CA"):
+            page = await bench.service.query(InstanceQuery(prefix=prefix, payloads=True))
+            assert [state.input for state in page.states] == [prefix + ("se" if prefix == "ca" else "SE")]
+        assert (await bench.service.purge(["CASE"], recursive=False)).count == 1
+        assert await bench.status("case") == "RUNNING"
+        assert await bench.service.get("CASE", payloads=False) is None
 
     on_bench(database_url, test)

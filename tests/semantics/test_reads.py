@@ -13,7 +13,7 @@ from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
 from durabletask_sql.sidecar.conversion import orchestration_state
-from semantics.acts import FAILED, again, child, end, kinds
+from semantics.acts import FAILED, again, child, end, kinds, send
 
 DETAILS = pb.TaskFailureDetails(errorType="E", errorMessage="m")
 
@@ -132,5 +132,21 @@ def test_a_pending_instance_that_is_suspended_begins_suspended(database_url):
         assert kinds(iter_events(item.new_events)) == ["orchestratorStarted", "executionStarted", "executionSuspended"]
         await bench.answer(item)
         assert await bench.status("one") == "SUSPENDED"
+
+    on_bench(database_url, test)
+
+
+def test_a_history_keeps_what_was_asked_for_with_its_inputs(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "one", input="mine")
+        await bench.answer(await worker.turn(), *schedule("act", text="for act"),
+                           child("below", number=1, input={"value": "for below"}), send(2, "below", "event", "for event"))
+        started, task, made, sent = (await read(bench, "one"))[1:]
+        assert started.executionStarted.input.value == "mine"
+        assert task.taskScheduled.input.value == "for act"
+        assert (made.subOrchestrationInstanceCreated.instanceId, made.subOrchestrationInstanceCreated.input.value) == (
+            "below", "for below")
+        assert (sent.eventSent.instanceId, sent.eventSent.input.value) == ("below", "for event")
 
     on_bench(database_url, test)

@@ -7,7 +7,8 @@ import pytest
 from dispatch.bench import Worker, on_bench, schedule
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
-from semantics.acts import again, child, end, kinds, names, new, past, send, soon, timer
+from semantics.acts import again, child, claimed, end, kinds, names, new, past, send, soon, timer
+from tables import rows
 
 DETAILS = pb.TaskFailureDetails(
     errorType="E", errorMessage="", isNonRetriable=True, innerFailure=pb.TaskFailureDetails(errorType="I"))
@@ -197,5 +198,51 @@ def test_an_event_that_is_sent_arrives_as_one_that_is_raised(database_url):
         found = new(await worker.turn())[1]
         assert (found.eventId, found.eventRaised.name, found.eventRaised.input.value) == (-1, "Hello", "data")
         assert await bench.service.get("nobody", payloads=False) is None
+
+    on_bench(database_url, test)
+
+
+def test_what_no_execution_waits_for_is_deleted_without_a_turn(database_url):
+    """A result for an execution that is gone wakes nobody, and is not there for ever."""
+    async def test(bench):
+        worker = await begin(bench, child("below", number=1))
+        below = await worker.turn()
+        await bench.service.raise_event("one", "go", None)
+        await bench.answer(await worker.turn(), again("next"))
+        await bench.answer(await worker.turn())
+        await bench.answer(below, end(result="for nobody"))
+        await bench.until(lambda: rows(database_url, "SELECT count(*) FROM control_queue") == [(0,)])
+        assert worker.turns.empty()
+
+    on_bench(database_url, test)
+
+
+def test_messages_before_the_first_turn_come_behind_the_start_in_their_order(database_url):
+    async def test(bench):
+        await bench.start("flow", "one")
+        for name in ("a", "b", "c"):
+            await bench.service.raise_event("one", name, None)
+        await claimed(bench, "one", 4)
+        item = await bench.connect(Worker()).turn()
+        assert kinds(new(item))[:2] == ["orchestratorStarted", "executionStarted"]
+        assert names(new(item)) == ["a", "b", "c"]
+
+    on_bench(database_url, test)
+
+
+def test_an_abandoned_turn_comes_back_later_each_time_until_one_is_answered(database_url, monkeypatch):
+    asked = []
+    monkeypatch.setattr("durabletask_sql.dispatch.delays.delay_seconds", lambda times: asked.append(times) or 0.0)
+
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "one")
+        for _ in range(3):
+            await bench.board.abandon_turn((await worker.turn()).token)
+        await bench.answer(await worker.turn())
+        await bench.service.raise_event("one", "go", None)
+        await bench.board.abandon_turn((await worker.turn()).token)
+        await worker.turn()
+        assert asked == [1, 2, 3, 1]
 
     on_bench(database_url, test)

@@ -8,6 +8,7 @@ import pytest
 
 from dispatch.bench import Worker, on_bench, schedule
 from durabletask_sql.model.status import Status
+from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
 from semantics.acts import COMPLETED, FAILED, TERMINATED, child, claimed, end, kinds, names, new, send, soon, timer
 
@@ -18,6 +19,10 @@ async def begin(bench, *actions):
     await bench.start("flow", "one")
     await bench.answer(await worker.turn(), *actions)
     return worker
+
+
+async def recorded(bench, instance_id):
+    return [event for page in [page async for page in bench.service.history(instance_id, None)] for event in iter_events(page)]
 
 
 def test_it_comes_alone_after_what_was_there_before_and_drops_what_came_later(database_url):
@@ -71,8 +76,7 @@ def test_an_instance_whose_worker_says_nothing_is_ended_by_the_server(database_u
         await bench.answer(await worker.turn())
         state = await bench.service.get("one", payloads=True)
         assert (state.row.status, state.output) == (Status.TERMINATED, "why")
-        found = [event for page in [page async for page in bench.service.history("one", None)] for event in iter_events(page)]
-        assert kinds(found)[-2:] == ["executionTerminated", "executionCompleted"]
+        assert kinds(await recorded(bench, "one"))[-2:] == ["executionTerminated", "executionCompleted"]
 
     on_bench(database_url, test)
 
@@ -226,5 +230,42 @@ def test_a_recursion_that_comes_while_the_termination_is_out_is_not_lost(databas
         state = await bench.service.wait_for_completion("last", payloads=True)
         assert (state.row.status, state.output) == (Status.TERMINATED, "first")
         assert [await bench.status(one) for one in ("one", "ended")] == ["TERMINATED", "COMPLETED"]
+
+    on_bench(database_url, test)
+
+
+@pytest.mark.parametrize("target", ["begun", "pending", "nobody", "one"])
+def test_an_orchestration_terminates_another_by_an_action(database_url, target):
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.start("flow", "begun")
+        await bench.answer(await worker.turn())
+        await bench.start("nobody's", "pending", start_at=soon(60).ToMicroseconds())
+        await bench.service.raise_event("one", "go", None)
+        await bench.answer(await worker.turn(), pb.OrchestratorAction(id=5, terminateOrchestration=(
+            pb.TerminateOrchestrationAction(instanceId=target, reason={"value": "why"}, recurse=False))))
+        if target == "nobody":
+            assert await bench.service.get("nobody", payloads=False) is None
+            return
+        if target != "pending":
+            item = await worker.turn()
+            assert (item.key.instance_id, kinds(new(item))) == (target, ["orchestratorStarted", "executionTerminated"])
+            await bench.answer(item, end(TERMINATED, "why"))
+        state = await bench.service.wait_for_completion(target, payloads=True)
+        assert (state.row.status, state.output) == (Status.TERMINATED, "why")
+        assert kinds(await recorded(bench, "one"))[-1] != "executionTerminated" or target == "one"
+        assert worker.turns.empty()
+
+    on_bench(database_url, test)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(COMPLETED, Status.COMPLETED), (FAILED, Status.FAILED)])
+def test_an_end_overrides_a_suspension_in_its_turn(database_url, status, expected):
+    """The orchestrator was through before it could be suspended."""
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.service.suspend("one", "too late")
+        await bench.answer(await worker.turn(), end(status))
+        assert await bench.status("one") == expected.name
 
     on_bench(database_url, test)
