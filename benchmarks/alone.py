@@ -59,11 +59,11 @@ class Figures:
 
 
 class LoadProcess:
-    """A process of `load.py` that answers a line with a line."""
+    """A process of `load.py`, or of a program like it, that answers a line with a line."""
 
-    def __init__(self, kind: str, address: str) -> None:
+    def __init__(self, kind: str, address: str, program: str = "load.py") -> None:
         """Start it."""
-        self._process = subprocess.Popen([sys.executable, str(HERE / "load.py"), kind, address], text=True,
+        self._process = subprocess.Popen([sys.executable, str(HERE / program), kind, address], text=True,
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self._process.pid
 

@@ -22,13 +22,16 @@ from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import delimited
 
 SERVICE = "/TaskHubSidecarService/"
-SEQUENCE, FAN_OUT = "sequence", "fan-out"
+SEQUENCE, FAN_OUT, CALL = "sequence", "fan-out", "call"
+ENTITY = "counter"
 _SLOTS = 1_000
 _TIMEOUT_SECONDS = 300
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 _INSTANCE_ID = b"\x0a"  # OrchestratorResponse.instanceId = 1
 _COMPLETION_TOKEN = b"\x22"  # OrchestratorResponse.completionToken = 4
+_BATCH_TOKEN = b"\x2a"  # EntityBatchResult.completionToken = 5
+_REQUEST_ID = "00000000-0000-0000-0000-000000000001"  # of an execution's only call
 
 
 def prepared(*actions: pb.OrchestratorAction) -> bytes:
@@ -41,6 +44,13 @@ def scheduling(number: int) -> pb.OrchestratorAction:
     action = pb.OrchestratorAction(id=number, scheduleTask=pb.ScheduleTaskAction(name="step"))
     action.scheduleTask.input.value = str(number)
     return action
+
+
+def calling(name: str, instance_id: str) -> pb.OrchestratorAction:
+    """Return the action that calls the entity of this name that belongs to this instance alone."""
+    called = pb.EntityOperationCalledEvent(requestId=_REQUEST_ID, operation="add")
+    called.targetInstanceId.value = f"@{name}@{instance_id}"
+    return pb.OrchestratorAction(id=0, sendEntityMessage=pb.SendEntityMessageAction(entityOperationCalled=called))
 
 
 def ending(number: int) -> pb.OrchestratorAction:
@@ -60,6 +70,12 @@ class Answers:
         result = pb.ActivityResponse()
         result.result.value = "0"
         self._result = result.SerializeToString()
+        batch = pb.EntityBatchResult(results=[pb.OperationResult(success=pb.OperationResultSuccess())])
+        batch.entityState.value = "1"
+        self._batch, self._end = batch.SerializeToString(), prepared(ending(1))
+
+    def hear(self, line: str) -> None:
+        """Take notice of what the worker is told on standard input; here nothing is."""
 
     def activity(self, item: pb.WorkItem) -> bytes:
         """Return the result of an activity task."""
@@ -68,14 +84,29 @@ class Answers:
                                      completionToken=item.completionToken)
         return answer.SerializeToString() + self._result
 
+    def entity(self, item: pb.WorkItem) -> bytes:
+        """Return the result of an entity's batch, which is of one operation."""
+        return delimited(_BATCH_TOKEN, item.completionToken.encode()) + self.results(item.entityRequestV2.instanceId)
+
+    def results(self, _entity_id: str) -> bytes:
+        """Return what a batch comes to."""
+        return self._batch
+
     def turn(self, item: pb.WorkItem) -> bytes:
-        """Return the answer to a turn: the next activity, all activities, nothing yet, or the end."""
+        """Return the answer to a turn."""
         request = item.orchestratorRequest
         start = (request.pastEvents or request.newEvents)[1].executionStarted
-        size = int(start.input.value)
-        actions = self._sequence(request, size) if start.name == SEQUENCE else self._fan_out(request, size)
         return (delimited(_INSTANCE_ID, request.instanceId.encode())
-                + delimited(_COMPLETION_TOKEN, item.completionToken.encode()) + actions)
+                + delimited(_COMPLETION_TOKEN, item.completionToken.encode())
+                + self.actions(request, start.name, start.input.value))
+
+    def actions(self, request: pb.OrchestratorRequest, name: str, text: str) -> bytes:
+        """Return what a turn comes to: the next activity, all activities, a call, nothing yet, or the end."""
+        if name == SEQUENCE:
+            return self._sequence(request, int(text))
+        if name == CALL:
+            return self._end if request.pastEvents else prepared(calling(ENTITY, request.instanceId))
+        return self._fan_out(request, int(text))
 
     def _sequence(self, request: pb.OrchestratorRequest, size: int) -> bytes:
         steps = self._sequences.get(size)
@@ -104,19 +135,21 @@ def unary(channel: grpc.aio.Channel, method: str) -> grpc.aio.UnaryUnaryMultiCal
 class Worker:
     """One stream of work items and the calls that answer them."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        """Use this channel."""
+    def __init__(self, channel: grpc.aio.Channel, answers: Answers) -> None:
+        """Use this channel, and answer so."""
         self.turns = 0
         self.activities = 0
-        self._answers = Answers()
+        self._answers = answers
         self._items = channel.unary_stream(f"{SERVICE}GetWorkItems", bytes, bytes)
         self._complete_turn = unary(channel, "CompleteOrchestratorTask")
         self._complete_activity = unary(channel, "CompleteActivityTask")
+        self._complete_entity = unary(channel, "CompleteEntityTask")
 
     async def run(self) -> None:
         """Answer every item; end with an error when an answer is refused."""
         limits = pb.GetWorkItemsRequest(maxConcurrentOrchestrationWorkItems=_SLOTS,
-                                        maxConcurrentActivityWorkItems=_SLOTS)
+                                        maxConcurrentActivityWorkItems=_SLOTS,
+                                        maxConcurrentEntityWorkItems=_SLOTS)
         async with asyncio.TaskGroup() as calls:
             async for data in self._items(limits.SerializeToString()):
                 item = pb.WorkItem.FromString(data)
@@ -124,6 +157,8 @@ class Worker:
                     calls.create_task(self._answer_turn(self._answers.turn(item)))
                 elif item.HasField("activityRequest"):
                     calls.create_task(self._answer_activity(self._answers.activity(item)))
+                elif item.HasField("entityRequestV2"):
+                    calls.create_task(self._answer_entity(self._answers.entity(item)))
 
     async def _answer_turn(self, answer: bytes) -> None:
         await self._complete_turn(answer)
@@ -133,13 +168,17 @@ class Worker:
         await self._complete_activity(answer)
         self.activities += 1
 
+    async def _answer_entity(self, answer: bytes) -> None:
+        await self._complete_entity(answer)
 
-async def work(address: str) -> None:
+
+async def work(address: str, answers: Answers) -> None:
     """Be a worker until standard input ends."""
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        worker = Worker(channel)
+        worker = Worker(channel, answers)
         working = asyncio.create_task(worker.run())
-        while await asyncio.to_thread(sys.stdin.readline) and not working.done():
+        while (line := await asyncio.to_thread(sys.stdin.readline)) and not working.done():
+            answers.hear(line.strip())
             print(json.dumps([worker.turns, worker.activities]), flush=True)
         if working.done():
             working.result()
@@ -173,4 +212,4 @@ async def drive(address: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run((work if sys.argv[1] == "worker" else drive)(sys.argv[2]))
+    uvloop.run(work(sys.argv[2], Answers()) if sys.argv[1] == "worker" else drive(sys.argv[2]))
