@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 
 from conformance.world import NOW, World, claim, in_world, room
-from durabletask_sql.model.checkpoints import ActivityCompletion, Discard, OutcomeKind, Quarantine
+from durabletask_sql.model.checkpoints import (
+    ActivityCompletion,
+    Discard,
+    NewChild,
+    OrchestrationStart,
+    OutcomeKind,
+    Quarantine,
+)
 from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
 from durabletask_sql.model.status import Status
 
@@ -164,6 +171,47 @@ def test_a_free_child_is_created_and_starts_in_memory(database_url):
         assert [row.key.instance_id for row in committed.entered] == ["child"]
         state = await w.instances.get(w.key("child"), payloads=True)
         assert (state.row.status, state.input) == (Status.PENDING, "in")
+
+    in_world(database_url, test)
+
+
+def start(w: World, instance_id: str) -> OrchestrationStart:
+    row = w.row(instance_id)
+    message = NewMessage(row.key, row.execution_id, MessageKind.START, b"\x1a\x00")
+    return OrchestrationStart(NewChild(row, "in", message, refusal=None))
+
+
+def test_an_orchestration_that_a_client_starts_is_in_memory_as_it_was_committed(database_url):
+    async def test(w: World):
+        committed = await w.commit(start(w, "one"))
+        assert kinds(committed) == [COMMITTED]
+        assert list(committed.children) == [await w.read("one")]
+        assert [row.key.instance_id for row in committed.entered] == ["one"]
+        assert (await w.instances.get(w.key("one"), payloads=True)).input == "in"
+        assert (await w.load(scan={row.partition: 10 for row in committed.children})).claimed == ()  # held already
+
+    in_world(database_url, test)
+
+
+def test_a_start_whose_id_is_taken_is_lost_and_the_others_commit(database_url):
+    async def test(w: World):
+        old = await w.created("old")
+        first, second = start(w, "new"), start(w, "new")
+        assert kinds(await w.commit(first, start(w, "old"), second, w.turn(old))) == [COMMITTED, LOST, LOST, COMMITTED]
+        assert (await w.read("new")).execution_id == first.child.row.execution_id
+        assert (await w.read("old")).execution_id == old.execution_id
+
+    in_world(database_url, test)
+
+
+def test_a_start_that_took_effect_unknown_to_its_host_may_go_again(database_url):
+    async def test(w: World):
+        once = start(w, "one")
+        await w.commit(once)
+        again = await w.commit(once)
+        assert kinds(again) == [COMMITTED]
+        assert again.entered == again.children == ()
+        assert len(await w.queue("one")) == 1
 
     in_world(database_url, test)
 

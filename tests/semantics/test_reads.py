@@ -128,6 +128,7 @@ def test_a_pending_instance_that_is_suspended_begins_suspended(database_url):
         await bench.start("flow", "one")
         await bench.service.suspend("one", "why")
         assert await bench.status("one") == "PENDING"
+        await bench.until(lambda: bench.runtime.dispatcher._memory.entered == 2)  # its owner has heard of both
         item = await bench.connect(Worker()).turn()
         assert kinds(iter_events(item.new_events)) == ["orchestratorStarted", "executionStarted", "executionSuspended"]
         await bench.answer(item)

@@ -11,14 +11,21 @@ from durabletask_sql.dispatch.board import Board
 from durabletask_sql.dispatch.deliveries import Deliveries
 from durabletask_sql.dispatch.entities import EntitySeats
 from durabletask_sql.dispatch.notices import Notices
-from durabletask_sql.dispatch.owner import TIMER_WINDOW, Owner, OwnerEvents
+from durabletask_sql.dispatch.owner import PACK_AHEAD_BYTES, TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership, OwnershipEvents
 from durabletask_sql.dispatch.parking import Parking
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import TurnSeats
 from durabletask_sql.dispatch.upkeep import Upkeep
 from durabletask_sql.errors import DurableTaskSqlError
-from durabletask_sql.model.checkpoints import Item, Outcome, TurnCheckpoint
+from durabletask_sql.model.checkpoints import (
+    Item,
+    NewChild,
+    OrchestrationStart,
+    Outcome,
+    OutcomeKind,
+    TurnCheckpoint,
+)
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
@@ -28,6 +35,7 @@ from durabletask_sql.partitions.suspects import Suspicion
 from durabletask_sql.ports.committer import Committer
 from durabletask_sql.ports.deliveries import DeliveryStore
 from durabletask_sql.ports.hubs import TaskHub
+from durabletask_sql.ports.instances import Creation
 from durabletask_sql.ports.leases import HostIdentity, Leases
 from durabletask_sql.ports.wakeups import News, Wakeups
 from durabletask_sql.turn.intake import TurnLimits
@@ -134,6 +142,20 @@ class Dispatcher:
         self._memory.wake(keys)
         self._owner.kick()
         self._notices.tell(News(work=frozenset(key for key in keys if key.partition not in self._memory.epochs)))
+
+    async def start_instance(self, creation: Creation) -> bool:
+        """Create an instance in the next group; False, with nothing changed, where that is not for this host to do.
+
+        It then needs no load: it is in memory as it was committed.
+        """
+        key = creation.row.key
+        if (creation.event is not None or creation.row.scheduled_at is not None
+                or len(creation.start.events) >= PACK_AHEAD_BYTES
+                or self._memory.find(key) is not None or not self._memory.may_enter(key, 1, 0)):
+            return False
+        start = OrchestrationStart(NewChild(creation.row, creation.input, creation.start, refusal=None))
+        outcome = await self._owner.submit(start)
+        return outcome.kind is OutcomeKind.COMMITTED
 
     def forget(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody in this process ended or replaced these instances: what is out of them is stale from now on."""

@@ -7,7 +7,14 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from durabletask_sql.model.checkpoints import ActivityCompletion, EntityCheckpoint, Item, Outcome, TurnCheckpoint
+from durabletask_sql.model.checkpoints import (
+    ActivityCompletion,
+    EntityCheckpoint,
+    Item,
+    OrchestrationStart,
+    Outcome,
+    TurnCheckpoint,
+)
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import NewMessage
 from durabletask_sql.partitions.memory import Memory
@@ -41,6 +48,8 @@ def item_size(item: Item) -> int:
         state = len(item.row.state or "") if item.row is not None else 0
         return (state + sum(len(message.events) for message in item.messages)
                 + sum(len(timer.events) for timer in item.timers) + sum(len(child.start.events) for child in item.children))
+    if isinstance(item, OrchestrationStart):
+        return len(item.child.start.events)
     if isinstance(item, ActivityCompletion):
         return len(item.message.events)
     return 0

@@ -32,6 +32,7 @@ from durabletask_sql.model.checkpoints import (
     Discard,
     EntityCheckpoint,
     Item,
+    OrchestrationStart,
     Outcome,
     OutcomeKind,
     Quarantine,
@@ -208,8 +209,11 @@ class Owner:
             self._lost_claims.append(group.claim_token)
             self._unknown_outcome(submissions, error)
             return
-        except UnavailableError:
-            self._pending[:0] = submissions
+        except UnavailableError as error:
+            self._pending[:0] = [one for one in submissions if not isinstance(one.item, OrchestrationStart)]
+            for submission in submissions:
+                if isinstance(submission.item, OrchestrationStart):  # its client is there to be told
+                    _settle(submission, Outcome(OutcomeKind.LOST, str(error)))
             raise
         self._follow(group, submissions, committed)
 
@@ -242,10 +246,10 @@ class Owner:
             item = submission.item
             if outcome.kind is OutcomeKind.COMMITTED and isinstance(item, TurnCheckpoint):
                 self._events.changed(item)
-            if outcome.kind is OutcomeKind.BUSY:
+            if outcome.kind is OutcomeKind.BUSY and not isinstance(item, OrchestrationStart):
                 submission.provisional = None
                 self._start_solo(submission)
-            elif outcome.kind is OutcomeKind.REFUSED and not isinstance(item, Quarantine | Discard):
+            elif outcome.kind is OutcomeKind.REFUSED and not isinstance(item, Quarantine | Discard | OrchestrationStart):
                 self._set_aside(submission, outcome)
             else:
                 if outcome.kind is OutcomeKind.REFUSED:
@@ -265,10 +269,10 @@ class Owner:
         self._event.set()
 
     def _unknown_outcome(self, submissions: list[Submission], error: OutcomeUnknownError) -> None:
-        """Drop what only an owner may repeat; an activity's result is fenced by its claim and simply goes again."""
+        """Drop what only an owner may repeat; what is fenced by its claim or its execution id simply goes again."""
         _log.warning("the outcome of a commit of %d items is unknown, reloading: %s", len(submissions), error)
         for submission in submissions:
-            if isinstance(submission.item, ActivityCompletion):
+            if isinstance(submission.item, ActivityCompletion | OrchestrationStart):
                 submission.provisional = None  # its memory is dropped before anything else happens
                 self._pending.append(submission)
             else:

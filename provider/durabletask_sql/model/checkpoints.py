@@ -95,6 +95,21 @@ class EntityCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class OrchestrationStart:
+    """An orchestration that a client starts at its owner, under an id that is free; else it is lost.
+
+    It may go again when it is not known what became of it: it is its own execution id that says so.
+    """
+
+    child: NewChild
+
+    @property
+    def key(self) -> InstanceKey:
+        """The instance."""
+        return self.child.row.key
+
+
+@dataclass(frozen=True, slots=True)
 class ActivityCompletion:
     """The result of an activity task: removes the task (fenced by its claim) and queues the response.
 
@@ -148,7 +163,7 @@ class Quarantine:
 
 
 Checkpoint = TurnCheckpoint | EntityCheckpoint
-Item = Checkpoint | ActivityCompletion | Discard | Quarantine
+Item = Checkpoint | OrchestrationStart | ActivityCompletion | Discard | Quarantine
 
 
 class OutcomeKind(Enum):

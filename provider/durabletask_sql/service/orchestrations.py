@@ -12,7 +12,7 @@ from durabletask_sql.model.messages import MessageKind, NewMessage
 from durabletask_sql.model.queries import EndedPage, EndedQuery, InstancePage, InstanceQuery, Purged, PurgeFilter
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.hubs import TaskHub
-from durabletask_sql.ports.instances import Creation, Instances, Sent, Termination
+from durabletask_sql.ports.instances import Created, Creation, Instances, Sent, Termination
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
@@ -38,6 +38,10 @@ _BATCH = 100
 class OwnerPort(Protocol):
     """What the owner of this hub's instances, if it is in this process, is told of what clients wrote."""
 
+    async def start_instance(self, creation: Creation) -> bool:
+        """Create an instance whose id is free; False, with nothing changed, where the owner is not here, or cannot."""
+        ...
+
     def wake(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody wrote rows for these instances that nobody holds: claim them now."""
         ...
@@ -59,13 +63,16 @@ class Orchestrations:
         self._owner = owner
         self._purges = Purges(instances, clock)
         self._rewinds = Rewinds(hub, instances, clock)
+        self._contested: set[InstanceKey] = set()
         self.waiters = Waiters(instances.statuses)
 
     async def create(self, new: NewInstance) -> str:
         """Create an instance and return its id."""
         creation = self._creation(new)
-        created = await self._instances.create(creation)
         instance_id = creation.row.instance_id
+        if await self._start_at_owner(creation):
+            return instance_id
+        created = await self._create(creation)
         existing = created.existing.name if created.existing is not None else "unknown"
         match created.decision:
             case Decision.REFUSE:
@@ -81,6 +88,18 @@ class Orchestrations:
             case Decision.KEEP:
                 pass
         return instance_id
+
+    async def _start_at_owner(self, creation: Creation) -> bool:
+        """Have the owner start it, unless somebody is about to find out what is in the way of the same id."""
+        return creation.row.key not in self._contested and await self._owner.start_instance(creation)
+
+    async def _create(self, creation: Creation) -> Created:
+        key = creation.row.key
+        self._contested.add(key)
+        try:
+            return await self._instances.create(creation)
+        finally:
+            self._contested.discard(key)
 
     def _creation(self, new: NewInstance) -> Creation:
         limits, now = self._limits, self._clock.now()

@@ -15,6 +15,7 @@ from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
     EntityCheckpoint,
     Item,
+    OrchestrationStart,
     Outcome,
     OutcomeKind,
     Quarantine,
@@ -245,7 +246,8 @@ class GroupCommit:
             case "instances" if isinstance(error, LockTimeoutError):
                 # Who holds a key that is not visible cannot be told: all that create instances leave.
                 return {at: cause for at, item in enumerate(group.items)
-                        if isinstance(item, TurnCheckpoint | EntityCheckpoint) and item.children}
+                        if isinstance(item, OrchestrationStart)
+                        or (isinstance(item, TurnCheckpoint | EntityCheckpoint) and item.children)}
             case "entities":  # likewise
                 return {at: cause for at, item in enumerate(group.items)
                         if isinstance(item, EntityCheckpoint) and not item.expected_version}

@@ -26,6 +26,8 @@ def create(session: Session, hub: TaskHub, creation: Creation, packed_input: Pac
     row = creation.row
     found = session.ask(LOCK_INSTANCES, [row.key], hub=hub.hub_id)
     old = decode_instance(found[0]) if found else None
+    if old is not None and old.execution_id == row.execution_id:
+        return Created(Decision.CREATE, woken=frozenset((row.key,)))  # by a commit whose outcome was not known
     decision = creation.policy.decide(old.status if old is not None else None)
     if decision not in (Decision.CREATE, Decision.REPLACE):
         return Created(decision, old.status if old is not None else None)

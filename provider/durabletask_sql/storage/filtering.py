@@ -10,6 +10,7 @@ from durabletask_sql.model.checkpoints import (
     Discard,
     EntityCheckpoint,
     NewChild,
+    OrchestrationStart,
     Outcome,
     OutcomeKind,
     Quarantine,
@@ -64,7 +65,8 @@ def can_be_trusted(group: Group) -> bool:
     An end that has to look into the queue first is none of them.
     """
     return not group.alone and all(
-        isinstance(item, ActivityCompletion) or (isinstance(item, TurnCheckpoint) and not item.if_recursive)
+        isinstance(item, ActivityCompletion | OrchestrationStart)
+        or (isinstance(item, TurnCheckpoint) and not item.if_recursive)
         for item in group.items)
 
 
@@ -88,6 +90,8 @@ def filter_items(group: Group, read: Read) -> Kept:
                 outcome = _check_turn(item, read)
             case EntityCheckpoint():
                 outcome = _check_entity(item, read)
+            case OrchestrationStart():
+                outcome = _check_start(item, read, taken, kept)
             case ActivityCompletion():
                 outcome = _check_task((item.key.partition, item.seq), item.token, read)
             case Quarantine(activity=(seq, token)):
@@ -117,6 +121,20 @@ def _check_turn(item: TurnCheckpoint, read: Read) -> Outcome:
     if locked.row_version != item.expected_version:
         return _lost("the instance changed while it was locked")
     return _check_children(item.children, read)
+
+
+def _check_start(item: OrchestrationStart, read: Read, taken: set[InstanceKey], kept: Kept) -> Outcome:
+    """Only a free id is taken; whether an instance that is there is replaced is for its client's transaction to say."""
+    if item.key.partition not in read.partitions:
+        return _lost("its partition is not ours")
+    there = read.plain.get(item.key)
+    if there is not None and there.execution_id == item.child.row.execution_id:
+        return COMMITTED  # by a commit whose outcome was not known
+    if there is not None or item.key in taken:
+        return _lost(f"the id '{item.key.instance_id}' is taken")
+    taken.add(item.key)
+    kept.created.append(item.child)
+    return COMMITTED
 
 
 def _check_entity(item: EntityCheckpoint, read: Read) -> Outcome:

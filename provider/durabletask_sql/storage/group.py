@@ -11,6 +11,7 @@ from typing import Any
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
     EntityCheckpoint,
+    OrchestrationStart,
     OutcomeKind,
     Quarantine,
     TurnCheckpoint,
@@ -102,6 +103,8 @@ class GroupAttempt:
             elif isinstance(item, EntityCheckpoint):
                 (entities if item.expected_version else new_entities).add(item.key)
                 children.update(child.row.key for child in item.children)
+            elif isinstance(item, OrchestrationStart):
+                children.add(item.key)
             elif isinstance(item, ActivityCompletion):
                 tasks.add((item.key.partition, item.seq))
             elif isinstance(item, Quarantine) and item.activity is not None:

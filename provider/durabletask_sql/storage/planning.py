@@ -6,6 +6,7 @@ from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
     Discard,
     EntityCheckpoint,
+    OrchestrationStart,
     OutcomeKind,
     Quarantine,
     TurnCheckpoint,
@@ -63,6 +64,8 @@ def plan(group: Group, kept: Kept) -> Writes:
                     writes.messages += [(message, False) for message in item.if_recursive]
             case EntityCheckpoint():
                 _plan_step(writes, item)
+            case OrchestrationStart():
+                writes.inputs.update(pack_inputs((item.child,)))
             case ActivityCompletion():
                 writes.done_tasks.append((item.key.partition, item.seq, item.token))
                 writes.messages.append((item.message, False))
