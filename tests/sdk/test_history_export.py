@@ -18,6 +18,8 @@ from durabletask.extensions.history_export import (
     ExportMode,
 )
 
+from sdk.test_entities import eventually
+
 
 class Shelf:
     """A writer that keeps what it is given."""
@@ -66,4 +68,4 @@ def test_ended_histories_are_exported_in_pages_and_the_job_says_so(hub, fresh_id
             assert any("TaskCompleted" in json.dumps(line) for line in lines)
             assert job_id in [one.job_id for one in export.list_jobs()]
             export.delete_job(job_id)
-            assert export.get_job(job_id) is None
+            eventually(lambda: export.get_job(job_id), None)  # a signal, which nothing in delete_job waits for
