@@ -40,6 +40,7 @@ class Deliveries:
         self._marks: dict[RowKey, Mark] = {}
         self._leaving: list[Carefully] = []
         self._careful_until = 0.0
+        self._has_ended = False  # being careful; what is still written down says nothing any more
 
     def mark(self, marks: Sequence[Mark]) -> None:
         """Keep how often deliveries have failed."""
@@ -78,17 +79,18 @@ class Deliveries:
             kept = dict(self._marks)
             await self._store.mark(self._host_id, dict(self._memory.epochs), list(kept.values()))
             self._marks = {row: mark for row, mark in self._marks.items() if kept.get(row) != mark}
+        if self._has_ended:  # before anything is written down anew
+            await self._store.forget(self._host_id)
+            self._has_ended = False
+            self._pump()
         if self._suspicion.careful:
             await self._write_down()
             if self._clock.monotonic() >= self._careful_until:
-                self._suspicion.careful = False
+                self._suspicion.careful, self._has_ended = False, True
                 self._suspicion.returned.clear()
                 self._send(self._leaving)
                 self._leaving = []
-        if not self._suspicion.careful and self._careful_until:
-            await self._store.forget(self._host_id)
-            self._careful_until = 0.0
-            self._pump()
+                self._event.set()
 
     async def _write_down(self) -> None:
         """Write down what is about to go out, and strike out what has come back; then send."""
