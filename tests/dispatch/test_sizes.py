@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
+import string
 from dataclasses import replace
 
-from dispatch.bench import Worker, finish, on_bench, schedule
+from dispatch.bench import Worker, finish, on_bench, only, schedule
 from durabletask_sql.ports.work import Profile
 
 LIMIT = 200_000
@@ -102,5 +105,21 @@ def test_a_task_too_large_for_one_worker_goes_to_another_or_waits(database_url):
         await bench.result(item)
         await bench.answer(await capable.turn(), finish())  # its history is too long for the other by now
         assert small.activities.empty()
+
+    on_bench(database_url, test)
+
+
+def test_names_that_no_index_can_hold_keep_nobody_else_from_committing(database_url):
+    async def test(bench):
+        worker = bench.connect(Worker(only(["flow"])))  # the activity is nobody's: it is written for all hosts to find
+        await bench.start("flow", "a")
+        await bench.start("flow", "b")
+        items = {item.key.instance_id: item for item in [await worker.turn(), await worker.turn()]}
+        name, version = ("".join(random.Random(seed).choices(string.ascii_letters, k=2_000)) for seed in (1, 2))
+        bad = asyncio.create_task(bench.answer(items["a"], *schedule(name, version=version)))
+        async with asyncio.timeout(5):
+            await bench.answer(items["b"], finish())
+            await bad
+        assert await bench.status("b") == "COMPLETED"
 
     on_bench(database_url, test)

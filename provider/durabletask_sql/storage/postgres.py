@@ -26,6 +26,7 @@ from durabletask_sql.storage.session import Reply
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_MS = 200
+_LIMIT_EXCEEDED = "54"  # SQLSTATE class: too long for an index, too many columns; the driver calls it operational
 
 # Every statement of this program finds its rows by a key or in an index's order. A fresh table has no statistics, and
 # the planner would then rather read all of it; plans are made once a session and kept.
@@ -220,6 +221,7 @@ class PostgresSession:
         if issubclass(kind, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
             return ConflictError(text)
         # A server that is a standby, or was set read-only because its disk runs full, will write again, or another will.
-        if issubclass(kind, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction):
+        if (not state.startswith(_LIMIT_EXCEEDED)
+                and issubclass(kind, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction)):
             return UnavailableError(f"the database {self._shown} cannot do this now: {text}")
         return RefusedError(f"PostgreSQL refuses it: {text}")
