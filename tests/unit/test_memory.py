@@ -54,3 +54,14 @@ def test_idle_instances_make_room_as_soon_as_no_other_could_enter():
     memory.wake([other])
     assert memory.wants_anything()
     assert memory.take_wanted().fresh == (other,)
+
+
+def test_what_others_wrote_for_a_new_instance_before_memory_heard_of_it_is_claimed():
+    """Its creation may be read, and answered with an event, before the reply to its commit is merged."""
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    memory.own(EPOCHS)
+    memory.take_wanted()
+    memory.wake([KEY])
+    memory.merge_child(row_of("e"))
+    wanted = memory.take_wanted()
+    assert (wanted.claims, wanted.fresh) == ((KEY,), ())

@@ -223,14 +223,19 @@ class Memory:
         self._evict()
 
     def merge_child(self, row: InstanceRow) -> None:
-        """Take in a sub-orchestration as it was committed: it has no history and need not be read."""
+        """Take in an orchestration as it was created: it has no history and need not be read.
+
+        What others wrote for it meanwhile is claimed.
+        """
         mem = self._remember(row.key)
         assert isinstance(mem, InstanceMemory)
         self._forget_rows(mem)
         mem.row, mem.timers, mem.known, mem.stale = row, [], True, False
         self._set_history(mem, (), {})
         self.ceilings.set(mem, None)
-        self._loads.fresh.pop(row.key, None)
+        if row.key in self._loads.fresh:
+            del self._loads.fresh[row.key]
+            self._loads.claims[row.key] = None
 
     def read_afresh(self, key: InstanceKey) -> None:
         """Have an instance read again before its next turn; its rows in memory stay."""

@@ -46,7 +46,7 @@ class Group:
 class Committed:
     """What a group did. `outcomes` are parallel to its items; rows are those that are now in this host's memory.
 
-    `children` are rows of new or replaced sub-orchestrations, as committed, in partitions of ours whose start row is
+    `children` are rows of new or replaced orchestrations, as committed, in partitions of ours whose start row is
     among `entered`: they need not be read. `ceilings` has one entry for each claimed instance: the lowest sequence
     that is not in memory, or None. `unheld` are instances that got rows which nobody holds (their owner should be
     woken). `lost_partitions` are no longer ours.

@@ -1,5 +1,7 @@
 """What clients do to instances and ask about them. Each write is one transaction of its own, never the turns'.
 
+An orchestration that is simply started goes to its owner first (`model.checkpoints.OrchestrationStart`).
+
 Rows written here are held by nobody: the caller wakes the owner with the instance ids afterwards. Writes raise
 UnavailableError when nothing was changed, OutcomeUnknownError when that cannot be told even afterwards.
 """
