@@ -60,7 +60,7 @@ def move_all(caller):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("victim", ["server", "worker"])
-def test_every_acknowledged_signal_counts_exactly_once(database_url, server, worker, client, victim, seed):  # noqa: F811
+def test_every_acknowledged_signal_counts_exactly_once(database_url, server, worker, client, victim, seed):  # noqa: F811 # fixtures
     def kill():
         if victim == "server":
             server.kill()

@@ -110,7 +110,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         scheduled, ready = self._scheduled, self._ready
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
-        if not ready and not self._stopping:  # type: ignore[attr-defined]
+        if not ready and not self._stopping:  # type: ignore[attr-defined]  # asyncio's own
             if not scheduled:
                 raise NothingToDoError
             self._now = max(self._now, scheduled[0]._when)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of texts is a part of what a seed stands for
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606 # this program again
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from simulation.planted import BUGS, planted
