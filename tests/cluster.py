@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from postgres import SETTINGS, NoPostgresError, _free_port, _user, _wait_until_ready, provide_binaries
 
@@ -72,6 +77,48 @@ class PostgresNode:
     def promote(self) -> None:
         self.run("pg_ctl", "promote", "-D", "data", "-w")
 
+    def kill(self) -> None:
+        """Kill it outright: its postmaster, whose children find out and leave."""
+        assert self._process is not None
+        children = _children(self._process.pid)
+        self.stop(signal.SIGKILL)
+        self._until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "its children live on")
+
+    def kill_backend(self) -> None:
+        """Kill one backend: the postmaster lives on, ends all the others, and the server recovers as from a crash."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+            self._until(lambda: not _is_alive(connection), "the backend lives on")
+        self._until(self._answers, "it does not recover")
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    @staticmethod
+    def _until(condition: Callable[[], bool], otherwise: str) -> None:
+        for _ in range(600):
+            if condition():
+                return
+            time.sleep(0.05)
+        raise NoPostgresError(otherwise)
+
+
+def _children(parent: int) -> list[int]:
+    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+    return [int(pid) for pid in listed.split()]
+
+
+def _is_alive(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
 
 @contextmanager
 def nodes(count: int, **settings: str) -> Iterator[list[PostgresNode]]:
@@ -84,3 +131,29 @@ def nodes(count: int, **settings: str) -> Iterator[list[PostgresNode]]:
         finally:
             for node in found:
                 node.stop(signal.SIGQUIT)
+
+
+@contextmanager
+def synchronous_pair(**settings: str) -> Iterator[tuple[PostgresNode, PostgresNode]]:
+    """A primary and a standby, which has whatever the primary has acknowledged."""
+    with nodes(2, **settings) as (primary, standby):
+        primary.initialize()
+        primary.start()
+        standby.copy(primary)
+        standby.start()
+        with psycopg.connect(primary.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            for _ in range(300):
+                row = connection.execute("SELECT sync_state FROM pg_stat_replication").fetchone()
+                if row == ("sync",):
+                    break
+                connection.execute("SELECT pg_sleep(0.1)")
+            assert row == ("sync",)
+        yield primary, standby
+
+
+def either(primary: PostgresNode, standby: PostgresNode) -> str:
+    """The URL of whichever of the two can be written to."""
+    return (f"postgresql://postgres@/postgres?host=127.0.0.1,127.0.0.1&port={primary.port},{standby.port}"
+            "&target_session_attrs=read-write")

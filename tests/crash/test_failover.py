@@ -9,11 +9,10 @@ import threading
 from pathlib import Path
 
 import grpc
-import psycopg
 import pytest
 
 from checker import check_hub
-from cluster import nodes
+from cluster import either, synchronous_pair
 from crash.flows import RESULTS, expected
 from crash.test_kills import FLOWS, patiently, results
 from hubs import Hub
@@ -24,21 +23,8 @@ BEFORE, COUNT = 60, 160  # acknowledged when the primary is lost, and in all
 
 @pytest.fixture
 def pair():
-    with nodes(2) as (primary, standby):
-        primary.initialize()
-        primary.start()
-        standby.copy(primary)
-        standby.start()
-        with psycopg.connect(primary.url, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            connection.execute("SELECT pg_reload_conf()")
-            for _ in range(300):
-                row = connection.execute("SELECT sync_state FROM pg_stat_replication").fetchone()
-                if row == ("sync",):
-                    break
-                connection.execute("SELECT pg_sleep(0.1)")
-            assert row == ("sync",)
-        yield primary, standby
+    with synchronous_pair() as found:
+        yield found
 
 
 def feed(client, acknowledged, far_enough):
@@ -62,9 +48,7 @@ def feed(client, acknowledged, far_enough):
 
 def test_a_promoted_standby_has_everything_that_was_acknowledged(pair, tmp_path: Path):
     primary, standby = pair
-    url = (f"postgresql://postgres@/postgres?host=127.0.0.1,127.0.0.1&port={primary.port},{standby.port}"
-           "&target_session_attrs=read-write")
-    server = ServerProcess(url, tmp_path / "server.log").start()
+    server = ServerProcess(either(primary, standby), tmp_path / "server.log").start()
     worker = subprocess.Popen([sys.executable, str(FLOWS), server.address], stdin=subprocess.PIPE,
                               stderr=subprocess.DEVNULL)
     try:

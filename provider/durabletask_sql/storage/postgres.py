@@ -34,8 +34,14 @@ _PLANS = ("plan_cache_mode=force_generic_plan", "enable_seqscan=off", "enable_ha
           "jit=off")
 
 
-def connect(conninfo: str, *, shown: str, idle_timeout_ms: int, allow_unsafe: bool) -> psycopg.Connection[Any]:
-    """Open a connection with the settings that the promises rest on.
+# When this server was started, and when it last began to count: recovery from a crash begins anew (PostgreSQL's manual,
+# "The Cumulative Statistics System"), also one in which the postmaster lives on, and a standby counts for itself.
+_FOUND = ("SELECT current_setting('fsync'), concat_ws('/', extract(epoch FROM pg_postmaster_start_time()), "
+          "extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()))")
+
+
+def connect(conninfo: str, *, shown: str, idle_timeout_ms: int, allow_unsafe: bool) -> tuple[psycopg.Connection[Any], str]:
+    """Open a connection with the settings that the promises rest on; return it with the lineage of its server.
 
     Raises UnavailableError when the server cannot be reached, SettingsError when it runs with fsync off.
     """
@@ -45,16 +51,16 @@ def connect(conninfo: str, *, shown: str, idle_timeout_ms: int, allow_unsafe: bo
         connection = psycopg.connect(
             conninfo, autocommit=True, options=" ".join(f"-c {setting}" for setting in settings),
             application_name="durabletask-sql", connect_timeout=10, tcp_user_timeout=idle_timeout_ms)
-        fsync = connection.execute("SHOW fsync").fetchone()
+        fsync, lineage = connection.execute(_FOUND).fetchone() or ("", "")
     except psycopg.Error as error:
         message = f"the database {shown} cannot be reached: {one_line(error)}"
         raise UnavailableError(message) from error
-    if fsync != ("on",) and not allow_unsafe:
+    if fsync != "on" and not allow_unsafe:
         connection.close()
         message = (f"the database {shown} runs with fsync off and would lose data in a crash: turn fsync on, or give "
                    "--allow-unsafe-database if losing data is acceptable")
         raise SettingsError(message)
-    return connection
+    return connection, lineage
 
 
 class PostgresSession:
@@ -72,12 +78,13 @@ class PostgresSession:
         self._inside = False
         self._sent: list[tuple[str, Reply]] = []
         self._warnings: list[str] = []
+        self.lineage = ""
         self._open()
 
     def _open(self) -> Pipeline:
         if self._pipeline is None:
-            connection = connect(self._conninfo, shown=self._shown, idle_timeout_ms=self._idle_timeout_ms,
-                                 allow_unsafe=self._allow_unsafe)
+            connection, self.lineage = connect(
+                self._conninfo, shown=self._shown, idle_timeout_ms=self._idle_timeout_ms, allow_unsafe=self._allow_unsafe)
             connection.add_notice_handler(self._notice)
             self._pipeline = Pipeline(connection)
         return self._pipeline

@@ -26,6 +26,15 @@ class Reply:
 class Session(Protocol):
     """One connection. Methods raise the errors of `faults`; after any of them the transaction is rolled back."""
 
+    @property
+    def lineage(self) -> str:
+        """Which server it was connected to last, and since which start or recovery of that.
+
+        As long as it is the same nothing that a transaction saw or wrote there has been undone by a crash or a failover.
+        It may also be another without such a cause: after an orderly restart, or a reset of the server's statistics.
+        """
+        ...
+
     def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
         """Begin a write transaction; `durable` False: its loss in a crash of the database does no harm."""
         ...

@@ -66,6 +66,8 @@ class SqliteSession:
     others what takes long.
     """
 
+    lineage = ""  # a crash of the machine, which alone undoes a commit, ends this process as well
+
     def __init__(self, path: str, compiler: SqliteCompiler, *, writer: bool) -> None:
         """Open the connection."""
         self._connection = connect(path, writer=writer)

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, cast, func, select
+from sqlalchemy import bindparam, case, cast, func, literal_column, select
 from sqlalchemy.types import Text, UserDefinedType
 
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.storage.database import Database
-from durabletask_sql.storage.dialect import TEXT, Statement, no_source
+from durabletask_sql.storage.dialect import TEXT, Executable, Statement, no_source
 from durabletask_sql.storage.faults import (
     CommitWarningError,
     ConflictError,
@@ -47,8 +47,19 @@ class _Xid8(UserDefinedType[str]):
 
 
 TRANSACTION_ID = Statement("the transaction", no_source(lambda: select(cast(func.pg_current_xact_id(), Text))))
-TRANSACTION_STATUS = Statement("the transaction", no_source(lambda: select(
-    func.pg_xact_status(cast(bindparam("xid", type_=TEXT), _Xid8())))))
+
+
+def _status() -> Executable:
+    """Ask what became of a transaction; "unborn": the server has given out no such id, or has forgotten that it did.
+
+    Taking an id for this very question is something that a standby refuses, which may not know yet.
+    """
+    xid = cast(bindparam("xid", type_=TEXT), _Xid8())
+    return select(case((func.pg_current_xact_id() <= xid, literal_column("'unborn'", Text)),
+                       else_=func.pg_xact_status(xid)))
+
+
+TRANSACTION_STATUS = Statement("the transaction", no_source(_status))
 
 
 async def transact(database: Database, work: Work[T]) -> T:
@@ -82,9 +93,10 @@ def _run_blocked(session: Session, work: Work[T], first: LockTimeoutError) -> T:
 def _run(session: Session, work: Work[T], *, with_id: bool, lock_timeout_ms: int | None = None) -> T:
     failure: TransactionError | None = None
     for _ in range(_ATTEMPTS):
-        xid = ""
+        xid = lineage = ""
         try:
             session.begin(lock_timeout_ms=lock_timeout_ms)
+            lineage = session.lineage
             result = work(session)
             if with_id:
                 xid = str(session.ask(TRANSACTION_ID)[0][0])
@@ -94,7 +106,7 @@ def _run(session: Session, work: Work[T], *, with_id: bool, lock_timeout_ms: int
             raise OutcomeUnknownError(message) from error
         except ConnectionLostError as error:
             # Without an id no COMMIT was sent, and the transaction went with its connection.
-            if xid and _took_effect(session, xid):
+            if xid and _took_effect(session, xid, lineage):
                 return result
             failure = error
             time.sleep(_PAUSE_SECONDS)
@@ -110,8 +122,13 @@ def _run(session: Session, work: Work[T], *, with_id: bool, lock_timeout_ms: int
     raise UnavailableError(message) from failure
 
 
-def _took_effect(session: Session, xid: str) -> bool:
-    """Ask what became of a transaction whose COMMIT was sent on a connection that broke."""
+def _took_effect(session: Session, xid: str, lineage: str) -> bool:
+    """Ask what became of a transaction whose COMMIT was sent on a connection that broke.
+
+    A server that has recovered from a crash, or a standby that was promoted, knows nothing of an id whose records were
+    not durable and gives it out again: there "committed" may be said of another transaction. Everything else is as
+    good as it ever was, since of two that had the id the first one has left nothing.
+    """
     until = time.monotonic() + _SETTLE_SECONDS
     while time.monotonic() < until:
         try:
@@ -120,10 +137,13 @@ def _took_effect(session: Session, xid: str) -> bool:
             _log.warning("cannot ask yet what became of transaction %s: %s", xid, error)
             time.sleep(_PAUSE_SECONDS * 4)
             continue
-        if status in ("committed", "aborted"):
-            return bool(status == "committed")
-        if status is None:
+        if status in ("aborted", "unborn"):
+            return False
+        if status == "committed" and session.lineage == lineage:
+            return True
+        if status != "in progress":
             break
         time.sleep(_PAUSE_SECONDS)
-    message = f"the connection was lost during COMMIT and it cannot be told whether transaction {xid} took effect"
+    message = (f"the connection was lost during COMMIT and it cannot be told whether transaction {xid} took effect: look "
+               "whether it did before you repeat it")
     raise OutcomeUnknownError(message)
