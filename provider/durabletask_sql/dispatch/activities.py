@@ -277,15 +277,10 @@ class Activities:
             self._lanes.move(task)
 
     def _submit_result(self, item: ActivityCompletion) -> asyncio.Future[Outcome]:
-        """Submit a result; the turn that it triggers may run at once, its commit waits for this one (I3)."""
+        """Submit a result; the turn that it triggers may run at once."""
         # A careful host has nothing out whose rows it cannot name.
         seq = self._speculation.enter(item.message) if not self.seats.suspicion.careful else None
-        done = self._ports.submit(item, seq)
-        if seq is not None:
-            in_flight = self._ports.in_flight
-            in_flight[seq] = done
-            done.add_done_callback(lambda _: in_flight.pop(seq, None))
-        return done
+        return self._ports.submit_ahead(item, seq)
 
     async def _find(self, token: str) -> ActivityRow | None:
         """Find the task of a token that this board did not hand out, or has taken back: its claim may still hold.

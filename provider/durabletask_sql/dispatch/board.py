@@ -16,6 +16,7 @@ from durabletask_sql.dispatch.failures import report_worker
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import Turns, TurnSeats
 from durabletask_sql.dispatch.unserved import WorkClass
+from durabletask_sql.model.checkpoints import OrchestrationStart, Outcome
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
@@ -37,6 +38,7 @@ class Board:
         """Begin with nobody connected and nothing to do; the seats sort the memory's ready instances and entities."""
         self._memory = memory
         self._ports = ports
+        self._speculation = speculation
         self._suspicion = suspicion = seats.suspicion
         self._standings: dict[Executor, Standing] = {}
         self._turns = Turns(hub, host_id, memory, seats, clock, ports, limits)
@@ -51,6 +53,14 @@ class Board:
         """Take in activity tasks that this host has claimed."""
         self._activities.add(rows)
         self.pump()
+
+    async def start(self, start: OrchestrationStart) -> Outcome:
+        """Have an orchestration created; its first turn may run at once."""
+        child = start.child
+        ahead = not self._suspicion.careful and self.takes_turn(child.row.name, child.row.version)
+        done = self._ports.submit_ahead(start, self._speculation.begin(child) if ahead else None)
+        self.pump()
+        return await asyncio.shield(done)  # its turn waits for it even if its client goes away
 
     def forget_activities(self) -> None:
         """Hand out none of the activity tasks that wait here: they were deleted."""

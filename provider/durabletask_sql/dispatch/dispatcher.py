@@ -154,7 +154,7 @@ class Dispatcher:
                 or self._memory.find(key) is not None or not self._memory.may_enter(key, 1, 0)):
             return False
         start = OrchestrationStart(NewChild(creation.row, creation.input, creation.start, refusal=None))
-        outcome = await self._owner.submit(start)
+        outcome = await self.board.start(start)
         return outcome.kind is OutcomeKind.COMMITTED
 
     def forget(self, keys: Iterable[InstanceKey]) -> None:

@@ -11,6 +11,7 @@ from durabletask_sql.model.checkpoints import (
     Discard,
     EntityCheckpoint,
     Item,
+    OrchestrationStart,
     Outcome,
     OutcomeKind,
     Quarantine,
@@ -40,7 +41,7 @@ class Merger:
             if item.key.partition in live:
                 self._merge_item(item, outcome)
         for child in committed.children:
-            if child.partition in live:
+            if child.partition in live and not self._speculation.has_begun(child):
                 memory.merge_child(child)
         self._settle(group, committed, provisional)
         memory.merge_rows(row for row in committed.entered if row.key.partition in live)
@@ -57,9 +58,16 @@ class Merger:
             return
         rows = {id(row.events): row for row in committed.entered}
         for item, seq in zip(group.items, provisional, strict=True):
+            # A row keeps the very bytes of its message: that is how the two are matched.
             if seq is not None and isinstance(item, ActivityCompletion):
-                # A row keeps the very bytes of its message: that is how the two are matched.
                 self._speculation.settle(item.key, seq, rows.get(id(item.message.events)))
+            elif seq is not None and isinstance(item, OrchestrationStart):
+                self._speculation.settle_start(item.key, seq, rows.get(id(item.child.start.events)))
+
+    def withdraw(self, start: OrchestrationStart, provisional: int | None) -> None:
+        """Let go of a start whose commit will not be tried again."""
+        if provisional is not None:
+            self._speculation.settle_start(start.key, provisional, None)
 
     def _merge_item(self, item: Item, outcome: Outcome) -> None:
         committed = outcome.kind is OutcomeKind.COMMITTED

@@ -213,6 +213,7 @@ class Owner:
             self._pending[:0] = [one for one in submissions if not isinstance(one.item, OrchestrationStart)]
             for submission in submissions:
                 if isinstance(submission.item, OrchestrationStart):  # its client is there to be told
+                    self._merger.withdraw(submission.item, submission.provisional)
                     _settle(submission, Outcome(OutcomeKind.LOST, str(error)))
             raise
         self._follow(group, submissions, committed)

@@ -40,3 +40,11 @@ class BoardPorts:
     mark: Callable[[Sequence[Mark]], None]
     deliver: Callable[[Carefully], None]
     in_flight: dict[int, "asyncio.Future[Outcome]"] = field(default_factory=dict)
+
+    def submit_ahead(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
+        """Submit an item; turns that its message triggers may run at once, their commits wait for this one (I3)."""
+        done = self.submit(item, provisional)
+        if provisional is not None:
+            self.in_flight[provisional] = done
+            done.add_done_callback(lambda _: self.in_flight.pop(provisional, None))
+        return done

@@ -6,7 +6,9 @@ the message did not come, or when its commit's claim brought an older row of the
 
 from collections.abc import Iterable
 
-from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.ids import is_guid
+from durabletask_sql.model.checkpoints import NewChild
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import NewMessage, QueueRow
 from durabletask_sql.partitions.instance import PROVISIONAL
 from durabletask_sql.partitions.memory import Memory
@@ -28,10 +30,36 @@ class Speculation:
             return None
         if mem.row.execution_id != message.execution_id or len(mem.rows) >= memory.limits.share_messages:
             return None
+        return self._let_in(message)
+
+    def begin(self, child: NewChild) -> int | None:
+        """Let an orchestration in before the commit that creates it; return its start message's provisional sequence.
+
+        Only under a GUID, which is hardly ever taken: a turn for an id that then proves to be taken would be one of an
+        orchestration that never was.
+        """
+        if not is_guid(child.row.instance_id):
+            return None
+        self._memory.merge_child(child.row)
+        return self._let_in(child.start)
+
+    def has_begun(self, row: InstanceRow) -> bool:
+        """Tell whether an orchestration entered before it was created."""
+        mem = self._memory.instance(row.key)
+        return mem is not None and mem.has_begun(row.execution_id)
+
+    def _let_in(self, message: NewMessage) -> int:
         self._given += 1
         seq = PROVISIONAL + self._given
-        memory.merge_rows((QueueRow(seq, message.key, message.execution_id, message.kind, message.events),))
+        self._memory.merge_rows((QueueRow(seq, message.key, message.execution_id, message.kind, message.events),))
         return seq
+
+    def settle_start(self, key: InstanceKey, provisional: int, row: QueueRow | None) -> None:
+        """Follow the commit of a start that entered before it; one that did not come (None) leaves nothing behind."""
+        if row is not None:
+            self.settle(key, provisional, row)
+        elif (mem := self._memory.instance(key)) is not None and any(one.seq == provisional for one in mem.rows):
+            self._memory.lose(key)  # whoever has the id may have messages
 
     def settle(self, key: InstanceKey, provisional: int, row: QueueRow | None) -> None:
         """Follow the commit of a message that entered before it: it has its sequence now, or is not ours (None)."""
