@@ -96,7 +96,7 @@ class Host:
 def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableClock, dispatch: DispatcherSettings,
              settings: Settings) -> HubRuntime:
     def committed(checkpoint: TurnCheckpoint) -> None:
-        service.waiters.notify((checkpoint.key,))
+        service.waiters.tell(checkpoint.row)
 
     def heard(news: News) -> None:
         service.waiters.notify(news.changed)

@@ -26,7 +26,7 @@ from durabletask_sql.model.checkpoints import (
     OutcomeKind,
     TurnCheckpoint,
 )
-from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.memory import Memory
@@ -156,6 +156,11 @@ class Dispatcher:
         start = OrchestrationStart(NewChild(creation.row, creation.input, creation.start, refusal=None))
         outcome = await self.board.start(start)
         return outcome.kind is OutcomeKind.COMMITTED
+
+    def known(self, key: InstanceKey) -> InstanceRow | None:
+        """Return the row of an instance that is in memory and not to be read afresh, None if it is not."""
+        mem = self._memory.instance(key)
+        return mem.row if mem is not None and mem.known and not mem.stale else None
 
     def forget(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody in this process ended or replaced these instances: what is out of them is stale from now on."""

@@ -42,6 +42,10 @@ class OwnerPort(Protocol):
         """Create an instance whose id is free; False, with nothing changed, where the owner is not here, or cannot."""
         ...
 
+    def known(self, key: InstanceKey) -> InstanceRow | None:
+        """Return the row of an instance that the owner has in memory, None if it does not."""
+        ...
+
     def wake(self, keys: Iterable[InstanceKey]) -> None:
         """Somebody wrote rows for these instances that nobody holds: claim them now."""
         ...
@@ -156,12 +160,17 @@ class Orchestrations:
 
     async def _wait(self, instance_id: str, *, payloads: bool, until: Callable[[Status], bool]) -> InstanceState:
         key = self._checked_key(instance_id)
+        known = self._owner.known(key)  # saves a read, and says no more: it may be what is being committed
 
-        async def look() -> InstanceState | None:
+        async def look(told: InstanceRow | None) -> InstanceState | None:
+            if told is not None and not until(told.status):
+                return None
+            if told is not None and told is not known and not payloads:
+                return InstanceState(told)
             state = await self._instances.get(key, payloads=payloads)
             return state if state is not None and until(state.row.status) else None
 
-        return await self.waiters.wait(key, look)
+        return await self.waiters.wait(key, look, known)
 
     async def query(self, query: InstanceQuery) -> InstancePage:
         """Return a page of instances."""
