@@ -9,7 +9,7 @@ from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.claiming import buffer_for, claims_for, room_for
 from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
-from durabletask_sql.dispatch.failures import lost_cause
+from durabletask_sql.dispatch.failures import cause_of, lost_cause, report_worker
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.dispatch.results import activity_outcome, parse_activity_token
 from durabletask_sql.errors import UnavailableError
@@ -19,7 +19,7 @@ from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.partitions.lanes import Lane, Lanes
 from durabletask_sql.partitions.speculation import Speculation
-from durabletask_sql.partitions.suspects import Standing, Suspicion, is_out, is_suspect
+from durabletask_sql.partitions.suspects import COUNTED_FAILURES, Standing, Suspicion, after_refusal, is_out, is_suspect
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import ActivityItem, Executor, Needs, WorkKind
@@ -46,6 +46,7 @@ class Task:
     needs: Needs | None = None
     abandons: int = 0
     abandoned_by: Executor | None = None
+    failures: int = 0
     lost_by: str | None = None
 
     @property
@@ -115,18 +116,17 @@ class Activities:
         for row in rows:
             self._unqueue(row.seq)
             if is_out(row.failed):
-                self._set_aside(row, None)
+                self._set_aside(row, None, lost_cause(row.failed), row.failed)
                 continue
             size = len(row.event) + HEAD_BYTES
             self._queue(Task(row, needs=Needs(size, size) if size > _SMALL_BYTES else None))
 
-    def _set_aside(self, row: ActivityRow, worker: str | None) -> None:
-        """Set aside what was lost too often with its workers or hosts."""
-        _log.error("activity %d (%r) of instance %r is set aside: %s", row.task_id, row.name, row.key.instance_id,
-                   lost_cause(row.failed))
+    def _set_aside(self, row: ActivityRow, worker: str | None, cause: str, attempts: int) -> None:
+        """Set aside what was lost too often with its workers or hosts, or failed too often here."""
+        _log.error("activity %d (%r) of instance %r is set aside: %s", row.task_id, row.name, row.key.instance_id, cause)
         self.seats.suspicion.forget(row.seq)
-        self._ports.submit(Quarantine(row.key, lost_cause(row.failed), activity=(row.seq, row.token), blame=Blame(
-            row.execution_id, worker=worker, attempts=row.failed)), None)
+        self._ports.submit(Quarantine(row.key, cause, activity=(row.seq, row.token), blame=Blame(
+            row.execution_id, worker=worker, attempts=attempts)), None)
 
     def _queue(self, task: Task, *, first: bool = False) -> None:
         self._waiting[task.row.seq] = task
@@ -192,10 +192,16 @@ class Activities:
         self.seats.open(seat, opened)
         if self.seats.suspicion.careful:
             self._ports.deliver(Carefully(opened, lambda: self.seats.find(token) is opened,
-                                          lambda: opened.executor.offer_activity(ActivityItem(token, row)),
-                                          lambda: self.seats.close(token)))
+                                          lambda: self._offer(opened), lambda: self.seats.close(token)))
         else:
-            seat.executor.offer_activity(ActivityItem(token, row))
+            self._offer(opened)
+
+    def _offer(self, opened: OpenActivity) -> None:
+        try:
+            opened.executor.offer_activity(ActivityItem(opened.token, opened.task.row))
+        except Exception as error:
+            self._close(opened.token)
+            self._refuse(opened.task, None, error)
 
     def _wait_for_answer(self, task: Task, key: tuple[str, int]) -> None:
         """Another task of the same key is out where answers carry no token: this one may go elsewhere, or waits."""
@@ -215,13 +221,16 @@ class Activities:
             if activity in marked:
                 self._mark(task, activity.executor.name)
             if is_out(task.row.failed):
-                self._set_aside(task.row, task.lost_by)
+                self._set_aside(task.row, task.lost_by, lost_cause(task.row.failed), task.row.failed)
             else:
                 self._queue(task, first=not is_suspect(task.row.failed))
 
     def _mark(self, task: Task, worker: str) -> None:
-        row = task.row = replace(task.row, failed=task.row.failed + 1)
         task.lost_by = worker
+        self._fail(task, task.row.failed + 1)
+
+    def _fail(self, task: Task, failed: int) -> None:
+        row = task.row = replace(task.row, failed=failed)
         self._ports.mark([Mark(RowKey(Source.TASK, row.key.partition, row.seq), row.failed, row.token)])
 
     def sort_again(self) -> None:
@@ -241,10 +250,14 @@ class Activities:
             if first is not None:
                 await asyncio.wait((first,))  # nothing is acknowledged that may yet be lost
             return
-        answer = bounded_result(row.name, answer, self._limits.payload_bytes)
+        try:
+            message = activity_outcome(row, bounded_result(row.name, answer, self._limits.payload_bytes), self._clock.now())
+        except Exception as error:
+            self._refuse(opened.task if opened is not None else self._waiting.get(row.seq, Task(row)), opened, error)
+            self._ports.pump()
+            return
         if opened is None:
             self._unqueue(row.seq)
-        message = activity_outcome(row, answer, self._clock.now())
         done = self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
         self._completing[row.seq, row.token] = done
         self._ports.pump()
@@ -257,6 +270,30 @@ class Activities:
         if outcome.kind is OutcomeKind.LOST:
             _log.info("the result of activity %d of instance %r counts no more: %s", row.task_id,
                       row.key.instance_id, outcome.cause)
+
+    def _refuse(self, task: Task, opened: OpenActivity | None, error: Exception) -> None:
+        """Try a task again a few times that fails in this host, then set it aside with the cause.
+
+        `opened`: whose answer cannot be carried out; None when no worker is to blame.
+        """
+        cause, worker = cause_of(error, task.failures), opened.executor.name if opened is not None else None
+        task.failures += 1
+        if opened is None or self.seats.suspicion.counts(opened.standing, opened.item):
+            self._fail(task, after_refusal(task.row.failed))
+        else:
+            report_worker(opened.standing, worker, cause)
+        if self._waiting.get(task.row.seq, task) is not task:
+            return  # claimed anew meanwhile
+        self._unqueue(task.row.seq)
+        if is_out(task.row.failed):
+            self._set_aside(task.row, worker, cause, COUNTED_FAILURES)
+        else:
+            self._wait(task, task.failures)
+
+    def _wait(self, task: Task, times: int) -> None:
+        """Offer a task again after it has come back so many times in a row."""
+        self._waiting[task.row.seq] = task
+        asyncio.get_running_loop().call_later(delay_seconds(times), self._offer_again, task)
 
     def _unqueue(self, seq: int) -> None:
         task = self._waiting.pop(seq, None)
@@ -309,8 +346,7 @@ class Activities:
                              activity.executor.name)
             if task.row.seq in self._waiting:
                 return  # claimed anew meanwhile
-            self._waiting[task.row.seq] = task
-            asyncio.get_running_loop().call_later(delay_seconds(task.abandons), self._offer_again, task)
+            self._wait(task, task.abandons)
 
     def _offer_again(self, task: Task) -> None:
         if self._waiting.get(task.row.seq) is task:  # else its result has come meanwhile

@@ -13,11 +13,10 @@ from itertools import islice
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
-from durabletask_sql.dispatch.failures import Failures, Refused, row_keys
+from durabletask_sql.dispatch.failures import Failures, Refused, cause_of, row_keys
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
-from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import new_execution_id
-from durabletask_sql.model.checkpoints import Blame, OutcomeKind, Quarantine
+from durabletask_sql.model.checkpoints import Blame, EntityCheckpoint, OutcomeKind, Quarantine
 from durabletask_sql.model.deliveries import RowKey
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.partitions.entity import EntityMemory
@@ -28,7 +27,7 @@ from durabletask_sql.ports.work import EntityItem, Executor, Needs, WorkKind
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.assembly import HEAD_BYTES
 from durabletask_sql.turn.entity.apply import EntityTurn, Surroundings, apply_batch, rows_of
-from durabletask_sql.turn.entity.intake import Batch, BatchLimits, take
+from durabletask_sql.turn.entity.intake import Batch, BatchLimits, Inbox, take
 from durabletask_sql.turn.limits import failed_batch, oversize_batch
 
 _log = logging.getLogger(__name__)
@@ -113,7 +112,38 @@ class Entities:
             self._begin(*found)
 
     def _begin(self, mem: EntityMemory, seat: Seat[OpenBatch] | None) -> None:
-        """Take the next step of an entity: hand it out, commit it, or have it wait."""
+        """Take the next step of an entity. Whatever goes wrong with that concerns this entity alone."""
+        try:
+            self._take_up(mem, seat)
+        except Exception as error:
+            self._fail_here(mem, error)
+
+    def _fail_here(self, mem: EntityMemory, error: Exception) -> None:
+        """The next step of an entity cannot be made: the messages fail that go wrong alone, or else all of them."""
+        step = mem.turn
+        mem.take_back()
+        seqs, timers = rows_of(step.operations) if isinstance(step, Batch) else self._broken(mem)
+        self._failures.refuse(mem, Refused(
+            mem.key, seqs, timers, None, cause_of(error, mem.failures),
+            Blame(name=mem.name, attempts=COUNTED_FAILURES)))
+
+    def _broken(self, mem: EntityMemory) -> tuple[Sequence[int], Sequence[int]]:
+        inbox = mem.inbox()
+        seqs = [row.seq for row in inbox.rows if self._breaks(replace(inbox, rows=(row,), timers=()))]
+        timers = [timer.seq for timer in inbox.timers if self._breaks(replace(inbox, rows=(), timers=(timer,)))]
+        if seqs or timers:
+            return seqs, timers
+        return [row.seq for row in inbox.rows], [timer.seq for timer in inbox.timers]
+
+    def _breaks(self, inbox: Inbox) -> bool:
+        try:
+            take(inbox, self._clock.now(), self._limits, self._hub.partition_count)
+        except Exception:
+            return True
+        return False
+
+    def _take_up(self, mem: EntityMemory, seat: Seat[OpenBatch] | None) -> None:
+        """Hand the next step out, commit it, or have it wait."""
         self._memory.touch(mem)
         step = take(mem.inbox(), self._clock.now(), self._limits_for(mem, seat), self._hub.partition_count)
         if step is None:
@@ -170,9 +200,16 @@ class Entities:
         item = EntityItem(token, mem.key, new_execution_id(), mem.row.state if mem.row is not None else None, batch.events)
         if self.seats.suspicion.careful:
             self._ports.deliver(Carefully(opened, lambda: opened.is_current and self.seats.find(token) is opened,
-                                          lambda: opened.executor.offer_entity(item), lambda: self.seats.close(token)))
+                                          lambda: self._offer(opened, item), lambda: self.seats.close(token)))
         else:
-            seat.executor.offer_entity(item)
+            self._offer(opened, item)
+
+    def _offer(self, opened: OpenBatch, item: EntityItem) -> None:
+        try:
+            opened.executor.offer_entity(item)
+        except Exception as error:
+            self.seats.close(opened.token)
+            self._fail_here(opened.mem, error)
 
     # Back
 
@@ -193,20 +230,15 @@ class Entities:
             _log.info("the answer to a batch came too late or twice and was dropped (token %r)", answer.completionToken)
             self._ports.pump()
             return
-        mem, batch = opened.mem, opened.batch
-        excess = oversize_batch(answer, self._payload_bytes)
-        if excess is not None and len(batch.operations) > 1:
-            mem.singly = len(batch.operations)  # only the one that is at fault must fail
-            self._memory.put_back(mem, first=True)
-            self._ports.pump()
-            return
-        if excess is not None:
-            answer = failed_batch(mem.key.instance_id, excess)
-        around = Surroundings(self._clock.now(), new_execution_id, self._hub.partition_count)
         try:
-            checkpoint = apply_batch(EntityTurn(mem.key, mem.row, batch), answer, around)
-        except InvalidCompletionError as error:
-            await self._fail_delivery(opened, str(error))
+            checkpoint = self._checkpoint(opened, answer)
+        except Exception as error:
+            await self._fail_delivery(opened, error)
+            return
+        if checkpoint is None:
+            opened.mem.singly = len(opened.batch.operations)  # only the one that is at fault must fail
+            self._memory.put_back(opened.mem, first=True)
+            self._ports.pump()
             return
         done = self._ports.submit(checkpoint, None)
         self._ports.pump()
@@ -214,13 +246,28 @@ class Entities:
         if outcome.kind is OutcomeKind.COMMITTED:
             self.seats.suspicion.completed(opened.standing, opened.item)
         elif outcome.kind is OutcomeKind.LOST:
-            _log.info("a batch of entity %r was lost and runs again: %s", mem.key.instance_id, outcome.cause)
+            _log.info("a batch of entity %r was lost and runs again: %s", opened.key.instance_id, outcome.cause)
 
-    async def _fail_delivery(self, opened: OpenBatch, cause: str) -> None:
+    def _checkpoint(self, opened: OpenBatch, answer: pb.EntityBatchResult) -> EntityCheckpoint | None:
+        """Return what a batch's answer comes to; None when it is too large for all of its operations at once."""
+        mem, batch = opened.mem, opened.batch
+        excess = oversize_batch(answer, self._payload_bytes)
+        if excess is not None and len(batch.operations) > 1:
+            return None
+        if excess is not None:
+            answer = failed_batch(mem.key.instance_id, excess)
+        around = Surroundings(self._clock.now(), new_execution_id, self._hub.partition_count)
+        return apply_batch(EntityTurn(mem.key, mem.row, batch), answer, around)
+
+    async def _fail_delivery(self, opened: OpenBatch, error: Exception) -> None:
         """An answer that cannot be carried out: the operations fail, whatever they were marked with before."""
-        await self._failures.refuse(opened.mem, Refused(
-            opened.item, *rows_of(opened.batch.operations), opened.standing, cause,
-            Blame(name=opened.mem.name, worker=opened.executor.name, attempts=COUNTED_FAILURES)))
+        mem = opened.mem
+        done = self._failures.refuse(mem, Refused(
+            opened.item, *rows_of(opened.batch.operations), opened.standing, cause_of(error, mem.failures),
+            Blame(name=mem.name, worker=opened.executor.name, attempts=COUNTED_FAILURES)))
+        self._ports.pump()
+        if done is not None:
+            await done
 
     def abandon(self, token: str) -> None:
         """Take a batch back; it is offered again after a delay that grows with each abandon in a row."""

@@ -12,11 +12,10 @@ from itertools import islice
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
-from durabletask_sql.dispatch.failures import Failures, Refused, row_keys
+from durabletask_sql.dispatch.failures import Failures, Refused, cause_of, row_keys
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
-from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import new_execution_id, partition_of
-from durabletask_sql.model.checkpoints import Blame, Discard, OutcomeKind
+from durabletask_sql.model.checkpoints import Blame, Discard, OutcomeKind, TurnCheckpoint
 from durabletask_sql.model.deliveries import RowKey
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.partitions.filling import text_bytes
@@ -129,6 +128,23 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._ports.pump)
 
     def _begin(self, mem: InstanceMemory, seat: Seat[OpenTurn] | None) -> None:
+        """Take the next turn of an instance. Whatever goes wrong with that concerns this instance alone."""
+        try:
+            self._take_up(mem, seat)
+        except Exception as error:
+            self._fail_here(mem, error)
+
+    def _fail_here(self, mem: InstanceMemory, error: Exception) -> None:
+        """The work item of a turn cannot be made: its messages fail, those that would be in it as far as one knows."""
+        mem.take_back()
+        rows, timers = parted(mem.runnable(), mem.due()) if mem.marked else (mem.runnable(), mem.due())
+        row = mem.row
+        self._failures.refuse(mem, Refused(
+            mem.key, [queued.seq for queued in rows], [timer.seq for timer in timers], None,
+            cause_of(error, mem.failures),
+            Blame(row.execution_id, row.name, row.version, attempts=COUNTED_FAILURES) if row is not None else Blame()))
+
+    def _take_up(self, mem: InstanceMemory, seat: Seat[OpenTurn] | None) -> None:
         self._memory.touch(mem)
         row = mem.row
         if row is None:
@@ -184,9 +200,16 @@ class Turns:
         item = TurnItem(token, mem.key, row.execution_id, row.name, row.version, past, intake.new_events, row.trace)
         if self.seats.suspicion.careful:
             self._ports.deliver(Carefully(opened, lambda: opened.is_current and self.seats.find(token) is opened,
-                                          lambda: opened.executor.offer_turn(item), lambda: self.seats.close(token)))
+                                          lambda: self._offer(opened, item), lambda: self.seats.close(token)))
         else:
-            seat.executor.offer_turn(item)
+            self._offer(opened, item)
+
+    def _offer(self, opened: OpenTurn, item: TurnItem) -> None:
+        try:
+            opened.executor.offer_turn(item)
+        except Exception as error:
+            self._close(opened.token)
+            self._fail_here(opened.mem, error)
 
     def _suits(self, mem: InstanceMemory, intake: Intake, seat: Seat[OpenTurn]) -> bool:
         """Tell whether an executor can be sent a turn; if not, put the instance where those that can look."""
@@ -253,15 +276,10 @@ class Turns:
                       answer.instanceId, token)
             self._ports.pump()
             return
-        mem = turn.mem
         try:
-            if turn.parts or answer.chunkIndex.value:
-                answer = assemble_answer((*turn.parts, answer))
-            answer = within_limits(turn.mem.row, answer, self._limits.payload_bytes)
-            checkpoint = apply(Turn(turn.mem.row, tuple(mem.history), turn.intake), answer.actions, answer,
-                               self._clock.now(), new_execution_id, self._hub.partition_count)
-        except InvalidCompletionError as error:
-            await self._fail_delivery(turn, str(error))
+            checkpoint = self._checkpoint(turn, turn.mem.row, answer)
+        except Exception as error:
+            await self._fail_delivery(turn, error)
             return
         if not await self._is_settled(turn):
             self._ports.pump()
@@ -273,6 +291,13 @@ class Turns:
             self.seats.suspicion.completed(turn.standing, turn.item)
         elif outcome.kind is OutcomeKind.LOST:
             _log.info("a turn of instance %r was lost and runs again: %s", answer.instanceId, outcome.cause)
+
+    def _checkpoint(self, turn: OpenTurn, row: InstanceRow, answer: pb.OrchestratorResponse) -> TurnCheckpoint:
+        if turn.parts or answer.chunkIndex.value:
+            answer = assemble_answer((*turn.parts, answer))
+        answer = within_limits(row, answer, self._limits.payload_bytes)
+        return apply(Turn(row, tuple(turn.mem.history), turn.intake), answer.actions, answer, self._clock.now(),
+                     new_execution_id, self._hub.partition_count)
 
     def _keep_part(self, token: str, answer: pb.OrchestratorResponse) -> None:
         turn = self.seats.find(token)
@@ -313,14 +338,17 @@ class Turns:
         settled = turn.mem.settled
         return tuple(settled.get(seq, seq) for seq in turn.intake.consumed) if settled else turn.intake.consumed
 
-    async def _fail_delivery(self, turn: OpenTurn, cause: str) -> None:
+    async def _fail_delivery(self, turn: OpenTurn, error: Exception) -> None:
         """An answer that cannot be carried out: the messages fail, whatever they were marked with before."""
-        row = turn.mem.row
+        row, mem = turn.mem.row, turn.mem
         if not await self._is_settled(turn) or row is None:
             return
-        await self._failures.refuse(turn.mem, Refused(
-            turn.item, self._real(turn), turn.intake.consumed_timers, turn.standing, cause,
+        done = self._failures.refuse(mem, Refused(
+            turn.item, self._real(turn), turn.intake.consumed_timers, turn.standing, cause_of(error, mem.failures),
             Blame(row.execution_id, row.name, row.version, turn.executor.name, COUNTED_FAILURES)))
+        self._ports.pump()
+        if done is not None:
+            await done
 
     def abandon(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
