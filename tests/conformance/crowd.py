@@ -238,7 +238,7 @@ class PostgresCrowd:
         self._compiler = PostgresCompiler()
         location = parse_url(url).location
         self.session = PostgresSession(location, self._compiler, shown=url, idle_timeout_ms=60_000, allow_unsafe=True)
-        self._connection = connect(location, shown=url, idle_timeout_ms=60_000, allow_unsafe=True)
+        self._connection, _ = connect(location, shown=url, idle_timeout_ms=60_000, allow_unsafe=True)
 
     def cost(self, statement: Statement) -> Cost:
         inserts = isinstance(statement.build(PostgresCompiler._source(statement)), Insert)
