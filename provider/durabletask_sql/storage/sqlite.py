@@ -14,8 +14,9 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import SIZES, Executable, Row, SqliteCompiler, Statement
-from durabletask_sql.storage.faults import RefusedError, ShortWriteError, WouldWaitError
+from durabletask_sql.storage.faults import ShortWriteError, WouldWaitError
 from durabletask_sql.storage.session import Reply
+from durabletask_sql.storage.sqlite_faults import fault, unavailable
 from durabletask_sql.storage.wal import HARD_BYTES, WalKeeper
 from durabletask_sql.storage.writer import WriterTurn
 
@@ -111,7 +112,7 @@ class SqliteSession:
                 reply.rows += cursor.fetchall()
         except (sqlite3.Error, OverflowError, ValueError) as error:
             self.rollback()
-            raise _fault(error) from error
+            raise fault(error, self._path) from error
         # The driver's rowcount knows nothing of statements that begin with WITH.
         reply.count = self._connection.total_changes - before or len(reply.rows)
         if statement.counted and reply.count != len(rows):
@@ -128,8 +129,7 @@ class SqliteSession:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self.rollback()
-            message = f"the SQLite file {self._path!r} could not commit, nothing was changed: {error}"
-            raise UnavailableError(message) from error
+            raise unavailable(error, self._path, "could not commit, nothing was changed") from error
         assert self._wal is not None
         assert self._turn is not None
         self._wal.after_commit(self._connection if self.may_wait else None)
@@ -155,7 +155,7 @@ class SqliteSession:
             return Reply(cursor.fetchall())
         except (sqlite3.Error, OverflowError, ValueError) as error:
             self.rollback()
-            raise _fault(error) from error
+            raise fault(error, self._path) from error
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed."""
@@ -169,12 +169,3 @@ class SqliteSession:
         self._connection.close()
         if self._turn is not None:
             self._turn.close()
-
-
-def _fault(error: Exception) -> Exception:
-    """Tell what the database refuses from what it cannot do now."""
-    if isinstance(error, sqlite3.OperationalError):
-        code = error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else 0
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            return UnavailableError(f"SQLite cannot do this now: {error}")
-    return RefusedError(f"SQLite refuses it: {error}")

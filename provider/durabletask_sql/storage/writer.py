@@ -12,10 +12,12 @@ import sqlite3
 import struct
 import threading
 import time
+from contextlib import suppress
 
 from durabletask_sql.errors import UnavailableError
 from durabletask_sql.ids import jitter
 from durabletask_sql.storage.faults import WouldWaitError
+from durabletask_sql.storage.sqlite_faults import is_busy, unavailable
 
 try:
     import fcntl
@@ -88,7 +90,8 @@ class WriterTurn:
 
     def _queue(self, file: int) -> None:
         """Wait for a turn, leaving a note that somebody does."""
-        os.pwrite(file, _NOTE.pack(time.monotonic_ns()), 0)
+        with suppress(OSError):  # without a note, on a full disk, others may overtake
+            os.pwrite(file, _NOTE.pack(time.monotonic_ns()), 0)
         self._patience.begin()
         try:
             self._lock(file, fcntl.LOCK_EX)
@@ -117,10 +120,9 @@ class WriterTurn:
         """Try to begin; False when a program that knows nothing of turns is writing."""
         try:
             connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                message = f"the SQLite file {self._path!r} cannot be written: {error}"
-                raise UnavailableError(message) from error
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                raise unavailable(error, self._path) from error
             return False
         return True
 
