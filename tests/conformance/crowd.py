@@ -5,6 +5,7 @@ Two hubs hold the same ids. Most instances have ended; each other status has 100
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,6 +165,7 @@ SCALARS: dict[str, Any] = {
     "claim": TOKEN, "share": 1000, "held": 0, "now": 1, "instance_id": SOME[0].instance_id, "execution_id": "e",
     "after": -1, "after_at": -1, "limit": 3, "last": 9, "name": "act", "version": "1", "bytes": 4_000_000,
     "host_id": HOST, "seq": 1, "dead": HOST, "me": HOST, "tail": b"\x08\x01",
+    "full": json.dumps([one.instance_id for one in SOME]),
 }
 
 

@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     ColumnElement,
     Integer,
     LargeBinary,
+    Select,
     SmallInteger,
     Table,
     Text,
     and_,
     bindparam,
     case,
+    cast,
     column,
     func,
     literal_column,
@@ -141,6 +144,14 @@ def in_rows(table: Table, v: FromClause, found: SelectBase) -> ColumnElement[boo
         rows = found.subquery()
         return and_(unindexed(table.c.hub_id) == bindparam("hub", type_=INTEGER), table.c.seq.in_(select(rows.c.seq)))
     return tuple_(*rows_of(table)).in_(found)
+
+
+def listed(v: FromClause, name: str) -> Select[Any]:
+    """Return the query of the texts in a parameter that is a list in JSON, as long as it may be."""
+    given = bindparam(name, type_=TEXT)
+    if isinstance(v, CTE):
+        return select(func.json_each(given).table_valued("value", name="listed").c.value)
+    return select(func.json_array_elements_text(cast(given, JSON)).table_valued("value", name="listed").c.value)
 
 
 def rows_of(table: FromClause) -> tuple[ColumnElement[Any], ...]:

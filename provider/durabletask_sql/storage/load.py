@@ -1,5 +1,6 @@
 """One load: scan, claim, fresh reads, due timers, unclaimed activity tasks, in one transaction."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -58,9 +59,7 @@ class LoadAttempt:
         # connection, upon which the owner raises its epochs and starts from the database.
         self._session.begin(durable=False)
         partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in sorted(load.epochs)])
-        scans = {partition: self._session.send(sql.SCAN, hub=self._hub, partition=partition, room=room,
-                                               epoch=load.epochs[partition])
-                 for partition, room in sorted(load.scan.items())}
+        scans = {partition: self._scan(partition, room) for partition, room in sorted(load.scan.items())}
         self._tasks.look()
         self._session.flush()
         ours = frozenset(partition for partition, owner, epoch in partitions.rows
@@ -71,6 +70,15 @@ class LoadAttempt:
     def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
         listed = list(rows)
         return self._session.send(statement, listed, hub=self._hub, **scalars) if listed else Reply()
+
+    def _scan(self, partition: int, room: int) -> Reply:
+        """Look for rows that nobody holds. Those of full instances are left out here: they would fill the reply."""
+        load = self._load
+        full = sorted(key.instance_id for key in load.full if key.partition == partition)
+        given: dict[str, object] = {"hub": self._hub, "partition": partition, "room": room,
+                                    "epoch": load.epochs[partition]}
+        return (self._session.send(sql.SCAN_OTHERS, **given, full=json.dumps(full)) if full
+                else self._session.send(sql.SCAN, **given))
 
     def _choose(self, ours: frozenset[int], scans: dict[int, Reply]) -> _Found:
         """Put together which instances are claimed as they are and which are read afresh."""
@@ -83,11 +91,7 @@ class LoadAttempt:
             if len(reply.rows) == load.scan[partition]:
                 found.scan_full.add(partition)
             for key in dict.fromkeys(InstanceKey(partition, row[0]) for row in reply.rows):
-                if key not in load.full:
-                    (claims if key in load.warm else fresh)[key] = None
-        # Nothing but instances at their share: looking again at once would only find them again.
-        found.scan_full = {partition for partition in found.scan_full
-                           if any(key.partition == partition for key in (*claims, *fresh))}
+                (claims if key in load.warm else fresh)[key] = None
         found.fresh = sorted(fresh)
         found.claims = sorted(key for key in claims if key not in fresh)
         return found

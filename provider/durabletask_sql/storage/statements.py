@@ -36,6 +36,7 @@ from durabletask_sql.storage.dialect import (
     in_rows,
     insert_new,
     keyed,
+    listed,
     locked,
     no_source,
     rows_of,
@@ -270,12 +271,18 @@ HELD = Statement("control_queue", lambda v: (
 
 # Loads
 
-SCAN = Statement("control_queue", no_source(lambda: (
-    select(control_queue.c.instance_id)
-    .where(control_queue.c.hub_id == HUB, control_queue.c.partition == bindparam("partition", type_=INTEGER),
-           control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < bindparam("epoch", type_=BIGINT))
-    .order_by(control_queue.c.held_epoch.desc(), control_queue.c.seq)
-    .limit(bindparam("room", type_=BIGINT)))))
+def _scan(*also: ColumnElement[bool]) -> Executable:
+    return (select(control_queue.c.instance_id)
+            .where(control_queue.c.hub_id == HUB, control_queue.c.partition == bindparam("partition", type_=INTEGER),
+                   control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < bindparam("epoch", type_=BIGINT),
+                   *also)
+            .order_by(control_queue.c.held_epoch.desc(), control_queue.c.seq)
+            .limit(bindparam("room", type_=BIGINT)))
+
+
+SCAN = Statement("control_queue", no_source(_scan))
+# Without the rows of some instances: a list in one parameter, since a source is sent in pieces when it is long.
+SCAN_OTHERS = Statement("control_queue", lambda v: _scan(control_queue.c.instance_id.not_in(listed(v, "full"))))
 
 FRESH_INSTANCES = Statement("instances", lambda v: (
     select(*COLUMNS).select_from(v.join(instances, by_key(instances, v)))), KEYS)
