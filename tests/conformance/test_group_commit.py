@@ -336,6 +336,24 @@ def test_a_value_that_the_database_refuses_leaves_the_group_alone(database_url):
     in_world(database_url, test)
 
 
+@pytest.mark.parametrize("bad_at", [0, 1])
+def test_a_group_makes_its_claims_although_the_database_refuses_an_item(database_url, bad_at):
+    async def test(w: World):
+        await w.created("target")
+        await w.queue("target")
+        rows = [await w.created(f"i{number}") for number in range(2)]
+        await w.instances.send(w.message("target", b"\x1a\x02\x08\x01"))
+        items = [w.turn(row, messages=(w.message("target", b"\x1a\x02\x08\x02"),)) for row in rows]
+        items[bad_at] = w.turn(rows[bad_at], activities=(w.activity(rows[bad_at], 1 << 70, "a\0b"),))
+        committed = await w.commit(*items, entering=frozenset({w.key("target")}), claims=(w.key("target"),))
+        assert kinds(committed) == [REFUSED if number == bad_at else COMMITTED for number in range(2)]
+        assert [one.events for one in committed.entered] == [b"\x1a\x02\x08\x02"]
+        assert [one.events for one in committed.claimed] == [b"\x1a\x02\x08\x01"]
+        assert committed.ceilings == {w.key("target"): None}
+
+    in_world(database_url, test)
+
+
 @pytest.mark.parametrize("size", [8 * 1024 * 1024])
 def test_an_item_larger_than_a_group_commits_and_so_do_the_others(database_url, size):
     async def test(w: World):

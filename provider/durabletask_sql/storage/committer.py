@@ -219,11 +219,18 @@ class GroupCommit:
 
     def _after_failure(self, group: Group, active: list[int], outcomes: dict[int, Outcome],
                        failure: TransactionError | None) -> Committed:
-        """One item: it is at fault. More: each half on its own, until the bad one is alone."""
+        """One item: it is at fault. More: each half on its own, until the bad one is alone.
+
+        The claims belong to the whole group, whatever becomes of its items: its last half makes them, or nobody else.
+        """
+        if not group.items:
+            message = f"what others wrote could not be claimed: {failure}"
+            raise UnavailableError(message) from failure
         if len(active) <= 1:
             kind = OutcomeKind.REFUSED if isinstance(failure, RefusedError) else OutcomeKind.BUSY
             outcomes.update({at: Outcome(kind, str(failure)) for at in active})
-            return Committed(_in_order(outcomes))
+            done = self.commit(replace(group, items=()))
+            return replace(done, outcomes=_in_order(outcomes))
         middle, halves = len(active) // 2, list[Committed]()
         for number, numbers in enumerate((active[:middle], active[middle:])):
             claims = group.claims if number else ()
