@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import psycopg
 import pytest
 from sqlalchemy import select
 
@@ -15,12 +16,13 @@ from conformance.test_rewinds import end as end_run
 from conformance.test_rewinds import run as first_run
 from conformance.world import NOW, World, in_world
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
-from durabletask_sql.model.checkpoints import ActivityCompletion, Quarantine
+from durabletask_sql.model.checkpoints import ActivityCompletion, OutcomeKind, Quarantine
 from durabletask_sql.model.creation import CreationPolicy
-from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
+from durabletask_sql.model.messages import ActivityRow, MessageKind, NewMessage, NewTimer
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.instances import Creation
-from durabletask_sql.storage.faults import ConflictError, ConnectionLostError, RefusedError
+from durabletask_sql.ports.wakeups import News
+from durabletask_sql.storage.faults import ConflictError, ConnectionLostError, LockTimeoutError, RefusedError
 from durabletask_sql.storage.postgres import PostgresSession
 from durabletask_sql.storage.sqlite import SqliteSession
 from durabletask_sql.storage.tables import metadata
@@ -182,3 +184,81 @@ def test_a_deadlock_at_any_statement_is_repeated_and_the_write_counts_once(datab
             assert len(rows(w.url, "SELECT seq FROM control_queue WHERE instance_id = 'ear'")) == 1 + 2 * at
 
     in_world(database_url, test)
+
+
+async def release(w: World) -> object:
+    return await w.committer.release_claims(w.host.host_id, [77])
+
+
+async def give_back(w: World) -> object:
+    return await w.committer.give_back(w.host.host_id, [ActivityRow(1, w.key("one"), "e", 1, "act", None, b"", 77)])
+
+
+async def poll(w: World) -> object:
+    return await w.committer.poll(w.host.host_id, NOW)
+
+
+async def look_for_a_task(w: World) -> object:
+    return await w.committer.activity(0, 1, 77)
+
+
+async def tell(w: World) -> object:
+    return await w.store.wakeups(w.hub, w.host.host_id).tell(News(anything=True))
+
+
+async def open_hub(w: World) -> object:
+    return await w.store.open_hub("another", None)
+
+
+REPEATED = [release, give_back, poll, look_for_a_task, tell, open_hub]
+
+
+@pytest.mark.parametrize("ask", REPEATED, ids=lambda one: one.__name__)
+def test_what_loops_ask_for_is_repeated_when_another_session_is_in_the_way(database_url, ask):
+    async def test(w: World):
+        for error in (LockTimeoutError("a table", "made by the test"), ConflictError("made by the test")):
+            with breaking(w, 1, error):
+                await ask(w)
+
+    in_world(database_url, test)
+
+
+@pytest.mark.parametrize("ask", REPEATED, ids=lambda one: one.__name__)
+def test_what_loops_ask_for_fails_with_an_error_that_they_catch(database_url, ask):
+    async def test(w: World):
+        with breaking(w, 1, RefusedError("made by the test")):
+            if ask is tell and w.store.is_sqlite:
+                await ask(w)  # says nothing to the database
+            else:
+                with pytest.raises(UnavailableError, match="made by the test"):
+                    await ask(w)
+        await ask(w)
+
+    in_world(database_url, test)
+
+
+def test_claims_that_another_session_holds_locked_are_released_later(postgres_url):
+    async def test(w: World):
+        await busy(w)
+        with psycopg.connect(w.url) as other:
+            other.execute("SELECT 1 FROM activity_queue FOR UPDATE")
+            with pytest.raises(UnavailableError, match="locked by another session"):
+                await release(w)
+        await release(w)
+        assert rows(w.url, "SELECT DISTINCT host, token FROM activity_queue") == [(0, 0)]
+
+    in_world(postgres_url, test)
+
+
+def test_a_table_that_is_locked_harms_no_group_that_looks_for_who_is_in_its_way(postgres_url, monkeypatch):
+    """As a migration locks it: what asks which rows are free has to wait as well."""
+    async def test(w: World):
+        await busy(w)
+        result = await commit_result(w)
+        with psycopg.connect(w.url) as other:
+            other.execute("LOCK TABLE activity_queue IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(UnavailableError, match="a row of activity_queue is locked"):
+                await result()
+        assert [outcome.kind for outcome in (await result()).outcomes] == [OutcomeKind.COMMITTED]
+
+    in_world(postgres_url, test)

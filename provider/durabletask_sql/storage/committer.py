@@ -280,8 +280,8 @@ class GroupCommit:
             self._session.begin()
             rows = self._session.ask(statement, keys, hub=self._hub)
             self._session.rollback()
-        except ConnectionLostError as error:
-            message = f"the connection was lost before anything was written: {error}"
+        except TransactionError as error:
+            message = f"which items stand in a group's way cannot be told, nothing of it was written: {error}"
             raise UnavailableError(message) from error
         return {row[:len(keys[0])] for row in rows}
 

@@ -36,7 +36,7 @@ from durabletask_sql.storage.codec import decode_instance
 from durabletask_sql.storage.database import Database, process_time
 from durabletask_sql.storage.dialect import Row
 from durabletask_sql.storage.repairs import delete_orphan, lower_held, release_claims, release_lock
-from durabletask_sql.storage.session import Session, repeated
+from durabletask_sql.storage.session import Session, asked, repeated
 from durabletask_sql.storage.sqlite import check_file
 from durabletask_sql.storage.transactions import transact
 from durabletask_sql.storage.url import SQLITE, parse_url
@@ -73,7 +73,7 @@ class SqlInspector:
 
     async def hubs(self) -> Sequence[TaskHub]:
         """Return all task hubs, in order of name."""
-        rows = await self._database.readers.run(lambda session: session.ask(sql.HUBS))
+        rows = await self._database.readers.run(lambda session: asked(session, sql.HUBS))
         return [TaskHub(*row) for row in rows]
 
     async def settings(self) -> Sequence[Setting]:
@@ -84,7 +84,7 @@ class SqlInspector:
         name, value = column("name", Text()), column("setting", Text())
         query = select(name, value).select_from(table("pg_settings", name, value)).where(
             or_(*(name == one for one in _ASKED)))
-        rows = await self._database.readers.run(lambda session: session.execute(query).rows)
+        rows = await self._database.readers.run(lambda session: repeated(session, lambda: session.execute(query).rows))
         return [Setting(*row) for row in sorted(rows)]
 
     def inspection(self, hub: TaskHub) -> "SqlInspection":

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import Executable, Row, Statement
-from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
+from durabletask_sql.storage.faults import RefusedError, TransactionError
 
 T = TypeVar("T")
 
@@ -73,10 +73,16 @@ class Session(Protocol):
 
 
 def repeated(session: Session, work: Callable[[], T]) -> T:
-    """Run what may be repeated, once more on a fresh connection when the first try lost its own."""
+    """Run what may be repeated: once more, on a fresh connection if the first try lost its own.
+
+    Raises UnavailableError when that fails as well, or at once when the database refuses it, and no other error: loops
+    that must not end rely on it.
+    """
     try:
         return work()
-    except ConnectionLostError:
+    except RefusedError as error:
+        raise UnavailableError(str(error)) from error
+    except TransactionError:
         session.rollback()
     try:
         return work()

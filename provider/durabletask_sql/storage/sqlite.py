@@ -158,8 +158,12 @@ class SqliteSession:
             raise fault(error, self._path) from error
 
     def data_version(self) -> int:
-        """Return a number that changes when another connection has committed."""
-        found: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        """Return a number that changes when another connection has committed. Raises UnavailableError."""
+        try:
+            found: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            message = f"the SQLite file {self._path!r} cannot be read: {error}"
+            raise UnavailableError(message) from error
         return found
 
     def close(self) -> None:

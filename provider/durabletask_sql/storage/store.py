@@ -55,7 +55,8 @@ class SqlStore:
     async def open_hub(self, name: str, partition_count: int | None) -> TaskHub:
         """Return the hub, created when missing."""
         count = partition_count or (_PARTITIONS_SQLITE if self.is_sqlite else _PARTITIONS_POSTGRESQL)
-        return await self._database.clients.run(lambda session: open_hub(session, name, count))
+        return await self._database.clients.run(lambda session: repeated(
+            session, lambda: open_hub(session, name, count)))
 
     async def find_hub(self, name: str) -> TaskHub | None:
         """Return the hub with this name, if there is one."""

@@ -186,8 +186,12 @@ class SqliteWakeups:
             while True:
                 await written.wait()
                 written.clear()
-                version = await self._database.committer.run(_data_version, short=True)
-                if version != seen:
+                try:
+                    version = await self._database.committer.run(_data_version, short=True)
+                except DurableTaskSqlError as error:
+                    _log.info("it cannot be told whether another process has written, so it is looked for: %s", error)
+                    version = None
+                if version is None or version != seen:
                     seen = version
                     hear(News(anything=True))
         finally:
