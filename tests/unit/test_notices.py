@@ -42,6 +42,23 @@ def test_work_for_many_instances_is_told_by_partition():
     assert notice.news == News(scan=frozenset(key.partition for key in work))
 
 
+@pytest.mark.parametrize("what", ["work", "changed"])
+def test_an_id_that_no_payload_can_hold_is_told_as_something_to_look_for(what):
+    ids = ["a", *("\x01" * 1_998 + end for end in ("b", "c")), "z"]
+    payloads = encode_notices(77, News(**{what: keys(ids)}))
+    assert all(len(payload.encode()) < 8_000 for payload in payloads)
+    news = News.together([notice.news for notice in decoded(payloads)])
+    assert news == News(**{what: keys(["a", "z"])}, anything=True)
+    assert len(payloads) == 2
+
+
+def test_so_many_partitions_that_no_payload_can_hold_them_are_told_as_something_to_look_for():
+    every = frozenset(range(1_024))
+    payloads = encode_notices(1 << 62, News(scan=every, delayed=every, tasks=True))
+    assert all(len(payload.encode()) < 8_000 for payload in payloads)
+    assert News.together([notice.news for notice in decoded(payloads)]) == News(anything=True)
+
+
 def test_no_news_are_a_beat():
     assert decoded(encode_notices(77, News())) == [Notice(77, News())]
     assert not News()

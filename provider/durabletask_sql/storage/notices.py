@@ -21,7 +21,10 @@ class Notice:
 
 
 def encode_notices(host_id: int, news: News) -> list[str]:
-    """Return news as payloads. Work for many instances is told by partition: their owner scans it."""
+    """Return news as payloads. Work for many instances is told by partition: their owner scans it.
+
+    What does not fit into one (a long id, of which JSON escapes every character) becomes a notice to look everywhere.
+    """
     work, scan = news.work, news.scan
     if len(work) > _MANY:
         work, scan = frozenset(), scan | {key.partition for key in work}
@@ -37,7 +40,9 @@ def encode_notices(host_id: int, news: News) -> list[str]:
     parts = [*_parts("work", host_id, work), *_parts("changed", host_id, news.changed)]
     if len(head) > 1 or not parts:
         parts.append(head)
-    return [json.dumps(part, separators=(",", ":")) for part in parts]
+    texts = [json.dumps(part, separators=(",", ":")) for part in parts]
+    anything = json.dumps({"from": host_id, "anything": True}, separators=(",", ":"))
+    return list(dict.fromkeys(text if len(text) <= _PAYLOAD_BYTES else anything for text in texts))
 
 
 def _parts(name: str, host_id: int, keys: Iterable[InstanceKey]) -> Iterator[dict[str, object]]:
