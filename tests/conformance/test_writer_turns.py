@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from durabletask_sql.errors import UnavailableError
 from durabletask_sql.storage.dialect import SqliteCompiler
 from durabletask_sql.storage.faults import WouldWaitError
 from durabletask_sql.storage.sqlite import SqliteSession
@@ -147,6 +148,58 @@ def test_a_failed_commit_hands_the_turn_on(path, open_session):
     one.begin()
     one._connection.execute("ROLLBACK")  # so that there is nothing to commit
     with pytest.raises(Exception, match="could not commit"):
+        one.commit()
+    other.may_wait = False
+    other.begin()
+    other.rollback()
+
+
+class Stubborn:
+    """A connection that, for a while, fails what begins so."""
+
+    def __init__(self, connection, text):
+        self.connection, self.text = connection, text
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def execute(self, text, *values):
+        if self.text is not None and text.startswith(self.text):
+            message = "disk I/O error"
+            raise sqlite3.OperationalError(message)
+        return self.connection.execute(text, *values)
+
+
+def test_a_failed_rollback_hands_the_turn_on_and_is_made_up_for(path, open_session, caplog):
+    one, other = open_session(), open_session()
+    one.begin()
+    one._connection.execute("UPDATE one SET x = x + 1")
+    connection = one._connection
+    one._connection = Stubborn(connection, "ROLLBACK")
+    one.rollback()  # whoever rolls back has an error of his own to tell
+    assert "could not be undone: disk I/O error" in caplog.text
+    assert other._turn._lock(other._turn._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    other._turn.end()
+    with pytest.raises(UnavailableError, match="could not be undone"):
+        one.begin()
+    one._connection.text = None
+    one.begin()
+    one.rollback()
+    other.begin()
+    assert commits(other) == 0
+    other.commit()
+
+
+def test_what_goes_wrong_after_a_commit_keeps_no_turn(open_session, monkeypatch):
+    one, other = open_session(), open_session()
+    one.begin()
+
+    def fail(_):
+        message = "made by the test"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(one._wal, "after_commit", fail)
+    with pytest.raises(RuntimeError, match="made by the test"):
         one.commit()
     other.may_wait = False
     other.begin()

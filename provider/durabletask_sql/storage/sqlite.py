@@ -4,6 +4,7 @@ WAL with synchronous=FULL; one writer a process (see `lanes`), and all processes
 process's write transaction is waited for as long as it takes, and reported.
 """
 
+import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,6 +20,8 @@ from durabletask_sql.storage.session import Reply
 from durabletask_sql.storage.sqlite_faults import fault, unavailable
 from durabletask_sql.storage.wal import HARD_BYTES, WalKeeper
 from durabletask_sql.storage.writer import WriterTurn
+
+_log = logging.getLogger(__name__)
 
 _DIALECT = SQLiteDialect_pysqlite()
 
@@ -90,6 +93,7 @@ class SqliteSession:
         assert self._turn is not None, "a reader begins no write transaction"
         if self._wal.is_due and not self.may_wait:
             raise WouldWaitError
+        self._undo()
         if durable is not self._durable:
             self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
@@ -132,15 +136,31 @@ class SqliteSession:
             raise unavailable(error, self._path, "could not commit, nothing was changed") from error
         assert self._wal is not None
         assert self._turn is not None
-        self._wal.after_commit(self._connection if self.may_wait else None)
-        self._turn.end()
+        try:
+            self._wal.after_commit(self._connection if self.may_wait else None)
+        finally:
+            self._turn.end()
 
     def rollback(self) -> None:
-        """Undo the transaction, if one is open."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        if self._turn is not None:
-            self._turn.end()
+        """Undo the transaction, if one is open, and hand the turn on in every case.
+
+        A transaction that cannot be undone now is undone before the next one.
+        """
+        try:
+            self._undo()
+        except UnavailableError as error:
+            _log.warning("%s", error)
+        finally:
+            if self._turn is not None:
+                self._turn.end()
+
+    def _undo(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            message = f"a transaction on the SQLite file {self._path!r} could not be undone: {error}"
+            raise UnavailableError(message) from error
 
     def ask(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
