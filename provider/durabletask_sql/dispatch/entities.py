@@ -151,7 +151,7 @@ class Entities:
             self._memory.consider(mem)
             self._ports.wants_work()
         elif not isinstance(step, Batch):
-            if isinstance(step, Quarantine):
+            if isinstance(step, Quarantine) and not mem.refusals:
                 _log.error("entity %r: messages are set aside: %s", mem.key.instance_id, step.cause)
             mem.turn = step
             self._ports.submit(step, None)

@@ -96,8 +96,9 @@ class Failures:
         """Set aside what was lost too often with its workers or hosts; nothing else of its instance runs meanwhile."""
         blame = replace(blame, worker=mem.lost_by, attempts=mem.worst)
         cause = lost_cause(blame.attempts)
-        _log.error("%r: a %s is set aside: %s", mem.key.instance_id, "batch" if isinstance(mem, EntityMemory) else "turn",
-                   cause)
+        if not mem.refusals:
+            _log.error("%r: a %s is set aside: %s", mem.key.instance_id,
+                       "batch" if isinstance(mem, EntityMemory) else "turn", cause)
         self._suspicion.forget(mem.key)
         self._ports.submit(Quarantine(mem.key, cause, tuple(seqs), tuple(timers), blame=blame), None)
 

@@ -30,6 +30,12 @@ class Submission:
     item: Item
     done: asyncio.Future[Outcome]
     provisional: int | None = None  # of its message, when that entered memory before its commit
+    refusals: int = 0  # how often the database has refused it
+
+    def settle(self, outcome: Outcome) -> None:
+        """Tell the submitter, unless it has heard already or has gone."""
+        if not self.done.done():
+            self.done.set_result(outcome)
 
     @property
     def size(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from durabletask_sql.clock import MICROSECONDS, Clock
+from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.filling import Filler
 from durabletask_sql.dispatch.grouping import (
     Submission,
@@ -24,18 +25,15 @@ from durabletask_sql.dispatch.merging import Merger
 from durabletask_sql.dispatch.notices import news_of
 from durabletask_sql.dispatch.pace import Pace
 from durabletask_sql.dispatch.parking import Parking
+from durabletask_sql.dispatch.refusals import Refusals
 from durabletask_sql.errors import DurableTaskSqlError, OutcomeUnknownError, UnavailableError
 from durabletask_sql.ids import new_claim_token
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
-    Blame,
-    Discard,
-    EntityCheckpoint,
     Item,
     OrchestrationStart,
     Outcome,
     OutcomeKind,
-    Quarantine,
     TurnCheckpoint,
 )
 from durabletask_sql.model.instances import InstanceKey
@@ -97,6 +95,7 @@ class Owner:
         self._events = events
         self._merger = Merger(memory, speculation)
         self._parking = parking
+        self._refusals = Refusals(memory, Delays(memory, events.ready), self._queue)
         self._filler = Filler(committer, memory, events.ready)
         self._packing: set[asyncio.Task[None]] = set()
         self._pending: list[Submission] = []
@@ -214,7 +213,7 @@ class Owner:
             for submission in submissions:
                 if isinstance(submission.item, OrchestrationStart):  # its client is there to be told
                     self._merger.withdraw(submission.item, submission.provisional)
-                    _settle(submission, Outcome(OutcomeKind.LOST, str(error)))
+                    submission.settle(Outcome(OutcomeKind.LOST, str(error)))
             raise
         self._follow(group, submissions, committed)
 
@@ -233,7 +232,7 @@ class Owner:
             if item.key.partition in self._memory.epochs or isinstance(item, ActivityCompletion):
                 kept.append(submission)
             else:
-                _settle(submission, Outcome(OutcomeKind.LOST, "its partition is not owned by this host any more"))
+                submission.settle(Outcome(OutcomeKind.LOST, "its partition is not owned by this host any more"))
         return kept
 
     def _follow(self, group: Group, submissions: list[Submission], committed: Committed) -> None:
@@ -250,24 +249,12 @@ class Owner:
             if outcome.kind is OutcomeKind.BUSY and not isinstance(item, OrchestrationStart):
                 submission.provisional = None
                 self._start_solo(submission)
-            elif outcome.kind is OutcomeKind.REFUSED and not isinstance(item, Quarantine | Discard | OrchestrationStart):
-                self._set_aside(submission, outcome)
+            elif outcome.kind is OutcomeKind.REFUSED:
+                self._refusals.follow(submission, outcome)
             else:
-                if outcome.kind is OutcomeKind.REFUSED:
-                    _log.error("%s of instance %r was refused: %s", type(item).__name__, item.key.instance_id,
-                               outcome.cause)
-                _settle(submission, outcome)
+                submission.settle(outcome)
         if committed.lost_partitions & live:
             self.lose_ownership()
-
-    def _set_aside(self, submission: Submission, outcome: Outcome) -> None:
-        """Put an item that the database refuses into quarantine; its submitter hears of it when that is durable."""
-        item = submission.item
-        _log.error("instance %r: an item was set aside in quarantine because the database refuses it: %s",
-                   item.key.instance_id, outcome.cause)
-        aside = quarantine_of(item, outcome.cause)
-        self._pending.append(Submission(aside, submission.done))
-        self._event.set()
 
     def _unknown_outcome(self, submissions: list[Submission], error: OutcomeUnknownError) -> None:
         """Drop what only an owner may repeat; what is fenced by its claim or its execution id simply goes again."""
@@ -277,7 +264,7 @@ class Owner:
                 submission.provisional = None  # its memory is dropped before anything else happens
                 self._pending.append(submission)
             else:
-                _settle(submission, Outcome(OutcomeKind.LOST, "the outcome of its commit is unknown"))
+                submission.settle(Outcome(OutcomeKind.LOST, "the outcome of its commit is unknown"))
         self.lose_ownership()
 
     # The solo lane
@@ -356,23 +343,3 @@ class Owner:
             self._events.activities(loaded.activities)
         if loaded.lost_partitions & live:
             self.lose_ownership()
-
-
-def quarantine_of(item: Item, cause: str) -> Quarantine:
-    """Return what sets an item aside that the database refuses."""
-    if isinstance(item, TurnCheckpoint):
-        row = item.row
-        blame = Blame(item.continued_from or row.execution_id, row.name, row.version)
-        return Quarantine(item.key, cause, item.consumed, item.consumed_timers, blame=blame)
-    if isinstance(item, EntityCheckpoint):
-        return Quarantine(item.key, cause, item.consumed, item.consumed_timers)
-    if isinstance(item, ActivityCompletion):
-        execution = item.message.execution_id if item.message is not None else None
-        return Quarantine(item.key, cause, activity=(item.seq, item.token), blame=Blame(execution))
-    message = f"{type(item).__name__} cannot be set aside"
-    raise TypeError(message)
-
-
-def _settle(submission: Submission, outcome: Outcome) -> None:
-    if not submission.done.done():
-        submission.done.set_result(outcome)

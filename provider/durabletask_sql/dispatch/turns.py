@@ -236,7 +236,7 @@ class Turns:
         """Delete rows that no turn will ever take; nothing else of the instance runs until that is done."""
         mem.blocked = True
         done = self._ports.submit(Discard(mem.key, seqs, timers), None)
-        done.add_done_callback(lambda _: self._delays.end(mem))
+        done.add_done_callback(lambda _: None if mem.refusals else self._delays.end(mem))
 
     def unserved(self) -> Iterable[tuple[str, str | None, bool]]:
         """Return name, version and whether it is its size, of each instance that waits here and nobody takes."""

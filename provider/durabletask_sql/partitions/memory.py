@@ -339,7 +339,7 @@ class Memory:
     def discarded(self, key: InstanceKey, seqs: Iterable[int], timers: Iterable[int]) -> None:
         """Follow rows that were deleted because no turn will ever take them."""
         if (mem := self._instances.get(key)) is not None:
-            mem.turn = None
+            mem.turn, mem.refusals = None, 0
             self.remove(mem, frozenset(seqs), frozenset(timers))
             self.consider(mem)
             if mem.row is None and mem.is_idle:

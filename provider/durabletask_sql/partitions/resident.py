@@ -23,7 +23,8 @@ class Resident(Generic[T]):
     `known` says that what was read of it is what the database says. `stale` says that it has to be read afresh before
     its next turn. `turn` is what is out at an executor or on its way to the database; at most one is. `blocked` keeps
     it from running until a delay ends. `marked` says that rows or timers of it have failed deliveries, `lost_by` which
-    worker was lost last that had it. `ceiling` is the lowest sequence that is not in memory.
+    worker was lost last that had it, `refusals` how often in a row the database refused to set something of it aside.
+    `ceiling` is the lowest sequence that is not in memory.
     `needs` is what its next turn asks of an executor beyond taking its name; `needs_executor` says that the host has
     looked and can do nothing for it alone. `lane` and `place` are those of `Lanes`.
     """
@@ -39,6 +40,7 @@ class Resident(Generic[T]):
     abandons: int = 0
     abandoned_by: Executor | None = None
     failures: int = 0
+    refusals: int = 0
     marked: bool = False
     lost_by: str | None = None
     size: int = 0  # bytes of the queue rows
@@ -96,7 +98,8 @@ class Resident(Generic[T]):
     def succeed(self) -> None:
         """Note that a turn was committed: what its executor was, and how often it failed, counts no more."""
         self.take_back()
-        self.abandons, self.failures, self.abandoned_by, self.needs, self.needs_executor = 0, 0, None, None, False
+        self.abandons = self.failures = self.refusals = 0
+        self.abandoned_by, self.needs, self.needs_executor = None, None, False
 
     def see_ceiling(self, unheld: int | None) -> None:
         """Take note of the lowest row that nobody holds."""
