@@ -7,11 +7,13 @@ import logging
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import psycopg
 import pytest
 
-from conformance.world import World, in_world
+from conformance.world import World, claim, in_world
+from durabletask_sql.errors import UnavailableError
 from durabletask_sql.model.checkpoints import ActivityCompletion, OutcomeKind
 from durabletask_sql.storage import postgres
 
@@ -166,7 +168,47 @@ def test_sqlite_waits_for_another_process_says_so_and_loses_nothing(tmp_path, ca
         logger.removeHandler(listener)
 
 
-def test_a_lease_waits_for_no_longer_than_it_lives(postgres_url):
+@pytest.mark.parametrize("table", ["activity_queue", "hosts"])
+def test_a_dead_host_that_cannot_be_buried_costs_nobody_a_lease_nor_its_partitions(postgres_url, table, caplog):
+    async def test(w: World):
+        row = await w.created("one")
+        await w.commit(w.turn(row, activities=(w.activity(row),)))
+        second = replace(w.host, host_id=w.host.host_id + 1)
+        await w.leases.register(second, 12)
+        await w.leases.heartbeat(w.host.host_id, -1)  # the first one is dead from now on
+        column = {"activity_queue": "host", "hosts": "host_id"}[table]
+        with psycopg.connect(w.url) as other:
+            other.execute(f"SELECT 1 FROM {table} WHERE {column} = %s FOR UPDATE", (w.host.host_id,))
+            async with asyncio.timeout(SOON):
+                taken, _ = await asyncio.gather(w.take(second), w.leases.heartbeat(second.host_id, 12))
+            assert taken.keys() == w.epochs.keys()
+            await w.take(second)
+            assert w.host.host_id in (await w.leases.look(second)).dead
+        assert sum("cannot be buried yet" in message for message in caplog.messages) == 1
+        await w.take(second)
+        assert w.host.host_id not in (await w.leases.look(second)).dead
+        claimed = await w.load(epochs={}, host_id=second.host_id, activities=claim(1), claim_token=5)
+        assert len(claimed.activities) == 1
+
+    with caplog.at_level(logging.WARNING, "durabletask_sql"):
+        in_world(postgres_url, test)
+
+
+def test_raised_epochs_wait_for_a_lock_no_longer_than_the_lease_can_spare(postgres_url):
+    async def test(w: World):
+        lease = 2.0
+        await w.leases.register(replace(w.host, host_id=w.host.host_id + 1), lease)
+        with psycopg.connect(w.url) as other:
+            other.execute("SELECT 1 FROM partitions WHERE partition = 0 FOR SHARE")
+            async with asyncio.timeout(lease):
+                with pytest.raises(UnavailableError, match="locked by another session"):
+                    await w.leases.raise_epochs(w.host.host_id, w.epochs)
+        assert await w.leases.raise_epochs(w.host.host_id, w.epochs)
+
+    in_world(postgres_url, test)
+
+
+def test_raised_epochs_wait_for_a_transaction_that_is_about_to_end(postgres_url):
     async def test(w: World):
         with psycopg.connect(w.url) as other:
             other.execute("SELECT 1 FROM partitions WHERE partition = 0 FOR SHARE")

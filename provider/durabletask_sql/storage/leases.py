@@ -1,5 +1,6 @@
 """Leases in SQL: hosts and their heartbeats, owners and epochs of partitions. All on the database's time."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +12,10 @@ from durabletask_sql.storage import lease_statements as sql
 from durabletask_sql.storage.database import Database, process_time
 from durabletask_sql.storage.deliveries import FORGET_DISPATCHES, mark_lost
 from durabletask_sql.storage.dialect import Row
-from durabletask_sql.storage.faults import ConnectionLostError, TransactionError
+from durabletask_sql.storage.faults import ConnectionLostError, LockTimeoutError, TransactionError
 from durabletask_sql.storage.session import Reply, Session
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -25,14 +28,15 @@ class SqlLeases:
         self._lane = database.leases
         self._hub = hub.hub_id
         self._sql = sql.LeaseStatements(is_sqlite=database.is_sqlite)
-        self._lease_ms = 0
+        self._patience_ms = 0  # for locks: what waits here keeps the next heartbeat waiting
+        self._blocked = False
 
     async def _run(self, work: Callable[[Session], T]) -> T:
         return await self._lane.run(lambda session: _guarded(session, work))
 
     async def register(self, identity: HostIdentity, lease_seconds: float) -> int:
         """Insert the host's row and return the database's time in microseconds UTC."""
-        self._lease_ms = int(lease_seconds * 1000)
+        self._patience_ms = int(lease_seconds * 1000 / 4)
 
         def work(session: Session) -> int:
             session.begin()
@@ -68,13 +72,17 @@ class SqlLeases:
         return await self._run(work)
 
     async def acquire(self, identity: HostIdentity, wanted: Sequence[Lease], view: View) -> Mapping[int, OwnedPartition]:
-        """Take these partitions as far as they are free, and bury the dead; return what was taken."""
+        """Take these partitions as far as they are free, and bury the dead; return what was taken.
+
+        Another session that holds a row of theirs keeps nobody from taking the partitions, nor this host from renewing
+        its lease behind it: the dead are then left for the next time.
+        """
         seen = [(*_seen(lease), int(lease.owner in view.gone)) for lease in wanted]
         dead = [(host, int(host in view.gone)) for host in sorted(view.dead)]
 
-        def work(session: Session) -> Mapping[int, OwnedPartition]:
+        def take(session: Session, dead: Sequence[Row]) -> Mapping[int, OwnedPartition]:
             now = process_time()
-            session.begin(lock_timeout_ms=self._lease_ms)
+            session.begin()
             taken = session.send(self._sql.acquire, sorted(seen), hub=self._hub, me=identity.host_id,
                                  now=now) if seen else Reply()
             if dead:
@@ -86,6 +94,16 @@ class SqlLeases:
             return {partition: OwnedPartition(epoch, after_loss=before[partition] != NOBODY)
                     for partition, epoch in taken.rows}
 
+        def work(session: Session) -> Mapping[int, OwnedPartition]:
+            try:
+                taken, self._blocked = take(session, dead), False
+            except LockTimeoutError as error:
+                if not self._blocked:
+                    _log.warning("hosts that are gone cannot be buried yet, so what they had claimed waits: %s", error)
+                self._blocked = True
+                taken = take(session, ())
+            return taken
+
         return await self._run(work)
 
     async def ask(self, host_id: int, wanted: Sequence[Lease]) -> None:
@@ -93,7 +111,7 @@ class SqlLeases:
         rows = sorted(map(_seen, wanted))
 
         def work(session: Session) -> None:
-            session.begin(lock_timeout_ms=self._lease_ms)
+            session.begin(lock_timeout_ms=self._patience_ms)
             session.send(sql.LOCK_SEEN, rows, hub=self._hub)
             session.send(sql.ASK, rows, hub=self._hub, me=host_id)
             session.commit()
@@ -105,7 +123,7 @@ class SqlLeases:
         rows = [(partition, epoch, heirs[partition]) for partition, epoch in sorted(epochs.items())]
 
         def work(session: Session) -> None:
-            session.begin(lock_timeout_ms=self._lease_ms)
+            session.begin(lock_timeout_ms=self._patience_ms)
             session.send(sql.HAND_OVER, rows, hub=self._hub, me=host_id)
             session.commit()
 
@@ -114,7 +132,7 @@ class SqlLeases:
     async def raise_epochs(self, host_id: int, epochs: Mapping[int, int]) -> Mapping[int, int]:
         """Raise the epochs of these partitions, where host and epoch still match; return those of all that it owns."""
         def work(session: Session) -> Mapping[int, int]:
-            session.begin(lock_timeout_ms=self._lease_ms)
+            session.begin(lock_timeout_ms=self._patience_ms)
             if epochs:
                 session.send(sql.RAISE_EPOCH, sorted(epochs.items()), hub=self._hub, me=host_id)
             owned = session.send(sql.OWNED, hub=self._hub, me=host_id)
@@ -126,7 +144,7 @@ class SqlLeases:
     async def release(self, host_id: int) -> None:
         """Give everything back and remove the host's row."""
         def work(session: Session) -> None:
-            session.begin(lock_timeout_ms=self._lease_ms)
+            session.begin(lock_timeout_ms=self._patience_ms)
             session.send(sql.RELEASE, hub=self._hub, me=host_id)
             session.send(self._sql.remove_dead, [(host_id, 1)], hub=self._hub, now=process_time())
             session.send(FORGET_DISPATCHES, [(host_id,)], hub=self._hub)
