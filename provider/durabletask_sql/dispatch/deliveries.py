@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 CAREFUL_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 0.25
+GATHER_SECONDS = 0.1  # marks wait for others: they count only once this host is lost
 
 
 class Deliveries:
@@ -66,6 +67,8 @@ class Deliveries:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS if self._suspicion.careful else None):
                     await self._event.wait()
+            if not self._suspicion.careful:
+                await asyncio.sleep(GATHER_SECONDS)
             self._event.clear()
             try:
                 await self._write()
