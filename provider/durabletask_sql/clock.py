@@ -24,7 +24,7 @@ class Clock(Protocol):
 
 
 class MovableClock(Clock, Protocol):
-    """A clock that can be moved to the time of a database which has one of its own."""
+    """A clock that can be moved to the database's time."""
 
     def move(self, by: int) -> None:
         """Move the clock by so many microseconds, towards the database's time."""
@@ -32,9 +32,10 @@ class MovableClock(Clock, Protocol):
 
 
 class SystemClock:
-    """The machine's clock: one reading of UTC at the start, then the monotonic clock, so that it never goes back.
+    """The machine's clock: one reading of UTC at the start, then the monotonic clock, which nobody sets.
 
-    `move` takes it to the database's time where that is the one that counts.
+    `move` takes it to the database's time, which is the one that counts: PostgreSQL's, or for a SQLite file what the
+    machine says now, which may have been set or have slept since the start.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from durabletask_sql.clock import MovableClock, SystemClock
 from durabletask_sql.dispatch.dispatcher import Dispatcher, DispatcherSettings, Listeners
-from durabletask_sql.dispatch.ownership import LeaseSettings
 from durabletask_sql.ids import new_host_id
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.partitions.limits import MemoryLimits
@@ -67,8 +66,8 @@ class Host:
         """Open the hubs of a store that is open already, each with a clock and a memory of its own."""
         identity, hubs = identify(), {}
         for name in settings.hubs:
-            lease = LeaseSettings(settings.lease_seconds, follow_database=not store.is_sqlite)
-            dispatch = DispatcherSettings(lease, gathers=store.is_sqlite, memory=memory or MemoryLimits(),
+            dispatch = DispatcherSettings(settings.lease_seconds, gathers=store.is_sqlite,
+                                          memory=memory or MemoryLimits(),
                                           turns=TurnLimits(payload_bytes=settings.limits.payload_bytes))
             hub = await store.open_hub(name, settings.partitions)
             hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings)

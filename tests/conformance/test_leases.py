@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from conformance.world import World, claim, in_world, open_world, room
+from conformance.world import World, claim, in_world, judged, open_world, room
 from durabletask_sql.errors import PartitionLostError
 from durabletask_sql.ports.leases import NOBODY, HostIdentity, Lease, OwnedPartition
 from tables import rows
@@ -30,10 +30,12 @@ def test_a_look_tells_who_lives_who_is_dead_and_who_is_gone(database_url):
         gone = await second_host(w, host_id=w.host.host_id + 2, pid=2**22 + 1, started_at="never")
         elsewhere = await second_host(w, host_id=w.host.host_id + 3, machine="other", pid=2**22 + 1, started_at="never")
         view = await w.leases.look(w.host)
-        assert set(view.live) == {w.host.host_id, elsewhere.host_id}
-        assert 10 < view.live[w.host.host_id] <= 12
-        assert view.dead == {late.host_id, gone.host_id}
-        assert view.gone == {gone.host_id}
+        assert 0 <= view.now - view.hosts[w.host.host_id].at < 10_000_000
+        assert {host for host, beat in view.hosts.items() if beat.gone} == {gone.host_id}
+        found = judged(w.host, view)
+        assert set(found.live) == {w.host.host_id, elsewhere.host_id}
+        assert 10 < found.live[elsewhere.host_id] <= 12
+        assert found.dead == {dead.host_id: view.hosts[dead.host_id].at for dead in (late, gone)}
         assert [lease.owner for lease in view.leases] == [w.host.host_id] * w.hub.partition_count
 
     in_world(database_url, test)
@@ -43,23 +45,43 @@ def test_a_partition_of_a_host_that_lives_is_not_taken_whatever_was_seen(databas
     async def test(w: World):
         second = await second_host(w)
         view = await w.leases.look(second)
-        assert await w.leases.acquire(second, view.leases, view) == {}
-        stale = replace(view, dead=frozenset({w.host.host_id}))
-        assert await w.leases.acquire(second, view.leases, stale) == {}
+        assert await w.leases.acquire(second, view.leases, {}) == {}
         await w.leases.heartbeat(w.host.host_id, 12)  # its row is still there
 
     in_world(database_url, test)
 
 
-def test_what_was_seen_dead_and_has_renewed_its_lease_since_is_not_taken(database_url):
+@pytest.mark.parametrize("lease", [12, -1], ids=["silent", "run out"])
+def test_what_was_seen_dead_and_has_renewed_its_lease_since_is_not_taken(database_url, lease):
+    """Nor is anything else of it: not its row, its tasks or its marks."""
     async def test(w: World):
+        row = await w.created("one")
+        await w.commit(w.turn(row, activities=(w.activity(row),)), activity_room=room(1))
         second = await second_host(w)
-        await w.leases.heartbeat(w.host.host_id, -1)
+        await w.leases.heartbeat(w.host.host_id, lease)
         view = await w.leases.look(second)
-        assert view.dead == {w.host.host_id}
+        dead = {w.host.host_id: view.hosts[w.host.host_id].at}
+        await w.leases.heartbeat(w.host.host_id, lease)
+        assert await w.leases.acquire(second, view.leases, dead) == {}
         await w.leases.heartbeat(w.host.host_id, 12)
-        assert await w.leases.acquire(second, view.leases, view) == {}
-        await w.leases.heartbeat(w.host.host_id, 12)
+        assert rows(w.url, "SELECT count(*) FROM activity_queue WHERE host = 0") == [(0,)]
+
+    in_world(database_url, test)
+
+
+def test_what_was_seen_dead_and_has_stood_still_since_is_taken_whatever_the_databases_clock_says(database_url):
+    async def test(w: World):
+        row = await w.created("one")
+        await w.commit(w.turn(row, activities=(w.activity(row),)), activity_room=room(1))
+        second = await second_host(w)
+        await w.leases.heartbeat(w.host.host_id, 3600)
+        view = await w.leases.look(second)
+        taken = await w.leases.acquire(second, view.leases, {w.host.host_id: view.hosts[w.host.host_id].at})
+        assert taken == {at: OwnedPartition(epoch + 1, after_loss=True) for at, epoch in w.epochs.items()}
+        with pytest.raises(PartitionLostError):
+            await w.leases.heartbeat(w.host.host_id, 12)
+        assert [outcome.kind.value for outcome in (await w.commit(w.turn(row))).outcomes] == ["lost"]
+        assert rows(w.url, "SELECT count(*) FROM activity_queue WHERE host = 0") == [(1,)]
 
     in_world(database_url, test)
 
@@ -69,13 +91,13 @@ def test_a_host_that_was_taken_over_is_removed_only_when_it_owns_nothing_more(da
         second = await second_host(w)
         await w.leases.heartbeat(w.host.host_id, -1)
         view = await w.leases.look(second)
-        taken = await w.leases.acquire(second, view.leases[:1], view)
+        taken = await w.leases.acquire(second, view.leases[:1], judged(second, view).dead)
         assert taken == {0: OwnedPartition(w.epochs[0] + 1, after_loss=True)}
         await w.leases.heartbeat(w.host.host_id, 12)  # it comes back, and still has the others
         assert (await w.leases.look(second)).leases[1].owner == w.host.host_id
         await w.leases.heartbeat(w.host.host_id, -1)
         view = await w.leases.look(second)
-        await w.leases.acquire(second, view.leases[1:], view)
+        await w.leases.acquire(second, view.leases[1:], judged(second, view).dead)
         with pytest.raises(PartitionLostError):
             await w.leases.heartbeat(w.host.host_id, 12)
 
@@ -103,8 +125,7 @@ def test_a_partition_that_was_handed_over_goes_to_its_heir_under_a_new_epoch_and
         released = await lease_of(w, at)
         assert released == Lease(at, NOBODY, w.epochs[at] + 1, second.host_id)
         assert [outcome.kind.value for outcome in (await w.commit(w.turn(row))).outcomes] == ["lost"]
-        view = await w.leases.look(second)
-        taken = await w.leases.acquire(second, [released], view)
+        taken = await w.leases.acquire(second, [released], {})
         assert taken == {at: OwnedPartition(w.epochs[at] + 2, after_loss=False)}
         assert await lease_of(w, at) == Lease(at, second.host_id, w.epochs[at] + 2)
 
@@ -145,7 +166,7 @@ def test_the_tasks_of_a_dead_host_are_released_by_one_that_takes_nothing(databas
         assert len((await w.load(activities=claim(5), claim_token=9)).activities) == 1
         await w.leases.heartbeat(doomed.host_id, -1)
         view = await w.leases.look(owner)
-        assert await w.leases.acquire(owner, [], view) == {}
+        assert await w.leases.acquire(owner, [], judged(owner, view).dead) == {}
         w.host, w.epochs = owner, epochs
         assert len((await w.load(activities=claim(5), claim_token=10)).activities) == 1
 
@@ -204,8 +225,8 @@ def test_two_hosts_that_take_the_same_at_once_share_it_out_and_nothing_twice(dat
             await w.leases.release(w.host.host_id)
             await w.leases.register(w.host, 12)
             view = await w.leases.look(w.host)
-            taken = await asyncio.gather(w.leases.acquire(w.host, view.leases, view),
-                                         other.leases.acquire(second, view.leases, view))
+            taken = await asyncio.gather(w.leases.acquire(w.host, view.leases, {}),
+                                         other.leases.acquire(second, view.leases, {}))
         finally:
             await other.store.close()
         assert sorted((*taken[0], *taken[1])) == sorted(w.epochs)

@@ -16,11 +16,12 @@ from durabletask_sql.model.creation import CreationPolicy
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage, QueueRow
 from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.liveness import Liveness, Verdict
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.committer import Committed, Group, Load, Loaded
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.instances import Created, Creation
-from durabletask_sql.ports.leases import HostIdentity, OwnedPartition
+from durabletask_sql.ports.leases import HostIdentity, OwnedPartition, View
 from durabletask_sql.storage.codec import encode_instance
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.entities import SqlEntities
@@ -34,6 +35,11 @@ from durabletask_sql.storage.transactions import transact
 
 T = TypeVar("T")
 NOW = 1_000_000
+
+
+def judged(host: HostIdentity, view: View) -> Verdict:
+    """Who lives for a host that looks for the first time."""
+    return Liveness().judge(host.host_id, view, 0.0, 0.0)
 
 
 def room(count: int, name: str = "act") -> ActivityRoom:
@@ -67,8 +73,9 @@ class World:
     async def take(self, host: HostIdentity) -> dict[int, OwnedPartition]:
         """Have a host take whatever is free or owned by the dead, and bury those."""
         view = await self.leases.look(host)
-        wanted = [lease for lease in view.leases if lease.owner not in view.live]
-        return dict(await self.leases.acquire(host, wanted, view))
+        found = judged(host, view)
+        wanted = [lease for lease in view.leases if lease.owner not in found.live]
+        return dict(await self.leases.acquire(host, wanted, found.dead))
 
     def key(self, instance_id: str) -> InstanceKey:
         return InstanceKey(partition_of(instance_id, self.hub.partition_count), instance_id)

@@ -12,6 +12,7 @@ from durabletask_sql.dispatch.activities import Activities
 from durabletask_sql.dispatch.owner import Owner
 from durabletask_sql.model.checkpoints import COMMITTED, TurnCheckpoint
 from durabletask_sql.model.creation import Decision
+from durabletask_sql.partitions import liveness
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.ports.instances import Created
 from durabletask_sql.storage import filtering, group, lease_statements, statements
@@ -64,13 +65,9 @@ def _no_token():
 
 @bug("a steal leaves the epoch as it was")
 def _no_new_epoch():
-    real = lease_statements.LeaseStatements._acquire
-
-    def acquire(self, v):
-        statement = real(self, v)
-        return statement.values(epoch=lease_statements.partitions.c.epoch)
-
-    yield lease_statements.LeaseStatements, "_acquire", acquire
+    real = lease_statements.ACQUIRE
+    yield lease_statements, "ACQUIRE", replace(
+        real, build=lambda v: real.build(v).values(epoch=lease_statements.partitions.c.epoch))
 
 
 @bug("memory stays when a partition is lost, and is used when it comes back")
@@ -85,6 +82,14 @@ def _memory_stays():
 
     yield Memory, "drop", drop
     yield Memory, "own", own
+
+
+@bug("a lease lasts for as long as the database's clock says, however that was set")
+def _endless_lease():
+    def seconds(heartbeat, now, **_):
+        return (heartbeat.expires_at - now) / liveness.MICROSECONDS
+
+    yield liveness, "_seconds", seconds
 
 
 # What is in doubt

@@ -205,13 +205,9 @@ def _silent_end():
 
 @bug("the claims of dead hosts stay")
 def _claims_outlive():
-    real = lease_statements.LeaseStatements._release_tasks
-
-    def release(self, v):
-        statement = real(self, v)
-        return statement.where(lease_statements.activity_queue.c.seq < 0)
-
-    yield lease_statements.LeaseStatements, "_release_tasks", release
+    real = lease_statements.RELEASE_TASKS
+    yield lease_statements, "RELEASE_TASKS", replace(
+        real, build=lambda v: real.build(v).where(lease_statements.activity_queue.c.seq < 0))
 
 
 # Others

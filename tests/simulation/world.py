@@ -33,6 +33,8 @@ HOSTS, WORKERS, CLIENTS = 2, 3, 12
 STORM_SECONDS = 70.0
 PATIENCE_SECONDS = 400.0
 _ROUNDS = 20
+_FURTHEST_BACK_SECONDS = 120
+_FEW_LEASES = 4
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Simulation:
         self.loop = loop
         self.url = new_database(folder)
         self.chance = chance
-        self.jumped = 0  # microseconds by which the database's clock was moved
+        self._ahead = self._furthest = 0  # microseconds by which the database's clock is set, and was at most
         self.weather = Weather()
         self.hosts: list[SimulatedHost] = []
         self.flows = World()
@@ -79,7 +81,11 @@ class Simulation:
 
     def now(self) -> int:
         """Return the database's time."""
-        return EPOCH + self.jumped + int(self.loop.time() * MICROSECONDS)
+        return EPOCH + self._ahead + int(self.loop.time() * MICROSECONDS)
+
+    def latest(self) -> int:
+        """Return the latest time that a host may take for the present one, as it has not heard yet of a jump back."""
+        return self.now() - self._ahead + self._furthest
 
     def _took_effect(self, process: Process, name: str, arguments: tuple[Any, ...], result: Any) -> None:
         self.note(process.name, name, self.monitors.look(process, name, arguments, result))
@@ -107,7 +113,7 @@ class Simulation:
         """Let things go wrong for a while; then everything is well again."""
         until = self.loop.time() + STORM_SECONDS
         misfortunes = (self._kill, self._kill, self._freeze, self._freeze, self._expire, self._disconnect, self._crash_worker,
-                       self._slow, self._fail, self._stop)
+                       self._slow, self._fail, self._stop, self._jump)
         while self.loop.time() < until:
             await asyncio.sleep(self.chance.expovariate(1 / 4.0))
             await self.chance.choice(misfortunes)()
@@ -173,6 +179,13 @@ class Simulation:
         self.weather.failing = 0.3
         self.loop.call_later(self.chance.uniform(0.2, 5.0), setattr, self.weather, "failing", 0.0)
 
+    async def _jump(self) -> None:
+        """Set the database's clock; never so far back that timers would have to be waited for until the end."""
+        seconds = self.chance.choice([3600, 20, -20, -90])
+        self._ahead = max(self._ahead + seconds * MICROSECONDS, self._furthest - _FURTHEST_BACK_SECONDS * MICROSECONDS)
+        self._furthest = max(self._furthest, self._ahead)
+        self.note("jump", self._ahead / MICROSECONDS)
+
     # The run
 
     async def run(self) -> None:
@@ -185,19 +198,28 @@ class Simulation:
             self.start_host()
         keeper = asyncio.ensure_future(self._keep_hosts())
         self.workers = [SimulatedWorker(f"worker-{number}", self.hosts, self.flows, self.chance, self.told,
-                                        self.monitors.answered, self.now)
+                                        self.monitors.answered, self.latest)
                         for number in range(self.worker_count)]
         working = [asyncio.ensure_future(worker.run()) for worker in self.workers]
         tasks = [asyncio.ensure_future(client) for client in clients]
         await self.storm()
+        looking = asyncio.ensure_future(self._look_at_owners())
         _, late = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
         for task in late:
             self.told("stuck", f"{task.get_name()} is not done after {PATIENCE_SECONDS:.0f} s")
         if not late:
             await self._come_to_rest()
             self._check()
-        for task in (keeper, *working, *late):
+        for task in (keeper, looking, *working, *late):
             task.cancel()
+
+    async def _look_at_owners(self) -> None:
+        """Whoever has died is taken over within a few leases, whatever the database's clock says."""
+        await asyncio.sleep(_FEW_LEASES * LEASE_SECONDS)
+        alive = {host.runtime.dispatcher._host_id for host in self.hosts if host.is_up}
+        for partition, owner in rows(self.url, "SELECT partition, owner FROM partitions"):
+            if owner not in alive:
+                self.told("owner", f"partition {partition} is {owner:x}'s, who does not live")
 
     def finish(self) -> Report:
         """Return what was found; what is told from now on is not a part of the run."""
@@ -215,7 +237,7 @@ class Simulation:
 
     async def play(self, name: str, instance: str) -> None:
         """Do what one client does."""
-        client = Client(self.hosts, self.flows, self.chance, self.told, self.monitors.acknowledged, self.now)
+        client = Client(self.hosts, self.flows, self.chance, self.told, self.monitors.acknowledged, self.latest)
         self.note("client", instance)
         await SCENARIOS[name](client, instance)
         self.note("done", instance)
@@ -261,13 +283,9 @@ class _Listener(logging.Handler):
             self._simulation.told("log", text)
 
 
+@cache
 def _lease_statements(*, is_sqlite: bool) -> LeaseStatements:
     """Build the lease statements once: they are compiled once then."""
-    return _built(LeaseStatements._acquire, LeaseStatements._release_tasks, is_sqlite=is_sqlite)
-
-
-@cache
-def _built(*_parts: object, is_sqlite: bool) -> LeaseStatements:
     return LeaseStatements(is_sqlite=is_sqlite)
 
 

@@ -12,7 +12,7 @@ from durabletask_sql.dispatch.deliveries import Deliveries
 from durabletask_sql.dispatch.entities import EntitySeats
 from durabletask_sql.dispatch.notices import Notices
 from durabletask_sql.dispatch.owner import PACK_AHEAD_BYTES, TIMER_WINDOW, Owner, OwnerEvents
-from durabletask_sql.dispatch.ownership import LeaseSettings, Ownership, OwnershipEvents
+from durabletask_sql.dispatch.ownership import Ownership, OwnershipEvents
 from durabletask_sql.dispatch.parking import Parking
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import TurnSeats
@@ -54,10 +54,11 @@ _TIMER_GRACE_SECONDS = 0.0005
 class DispatcherSettings:
     """What is set for a host's work.
 
-    `gathers`: a commit waits a moment for others; where a commit takes a round trip they gather during the one before.
+    `lease_seconds`: how long it may be silent before others take over. `gathers`: a commit waits a moment for others;
+    where a commit takes a round trip they gather during the one before.
     """
 
-    lease: LeaseSettings
+    lease_seconds: float
     gathers: bool = False
     memory: MemoryLimits = MemoryLimits()
     turns: TurnLimits = TurnLimits()
@@ -89,11 +90,11 @@ class Dispatcher:
         suspicion = Suspicion()
         seats, entity_seats = TurnSeats(suspicion), EntitySeats(suspicion)
         self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
-        self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease, OwnershipEvents(
-            self._kick, self._forget_activities, self._moved, self._be_careful))
-        self._deliveries = Deliveries(kept, self._memory, suspicion, clock, identity.host_id, self._pump)
-        self._window_read = clock.monotonic()
         self._timers_moved = asyncio.Event()
+        self._ownership = Ownership(leases, identity, self._memory, clock, settings.lease_seconds, OwnershipEvents(
+            self._kick, self._forget_activities, self._moved, self._be_careful, self._timers_moved.set))
+        self._deliveries = Deliveries(kept, self._memory, suspicion, clock, identity.host_id, self._pump)
+        self._window_read = clock.now()
         self._awaited: int | None = None  # the due time that the timers' loop waits for
         self._tasks: list[asyncio.Task[None]] = []
         speculation = Speculation(self._memory)
@@ -236,8 +237,8 @@ class Dispatcher:
         """Take up timers as they come due, and refresh the window long before its end."""
         while True:
             self._timers_moved.clear()
-            if self._clock.monotonic() - self._window_read >= _WINDOW_REFRESH_SECONDS:
-                self._window_read = self._clock.monotonic()
+            if not 0 <= self._clock.now() - self._window_read < _WINDOW_REFRESH_SECONDS * MICROSECONDS:
+                self._window_read = self._clock.now()
                 self._memory.wants_timers = True
                 self._owner.kick()
             if self._memory.take_due(self._clock.now()):

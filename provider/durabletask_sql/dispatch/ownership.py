@@ -6,15 +6,16 @@ once that is a lease ago, by the clock of this event loop, everything is dropped
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.errors import DurableTaskSqlError, PartitionLostError
 from durabletask_sql.partitions.balance import Moves, decide, heirs
+from durabletask_sql.partitions.liveness import Liveness, Verdict
 from durabletask_sql.partitions.memory import Memory
-from durabletask_sql.ports.leases import HostIdentity, Leases, OwnedPartition, View
+from durabletask_sql.ports.leases import HostIdentity, Lease, Leases, OwnedPartition, View
 
 _log = logging.getLogger(__name__)
 
@@ -26,14 +27,6 @@ _AWAITING_SECONDS = 0.1  # while a partition is about to be handed to this host,
 _DRAIN_CHECK_SECONDS = 0.05
 _HAIR_SECONDS = 0.02
 _JUMP = MICROSECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseSettings:
-    """How long a lease lives without a heartbeat, and whether the clock follows the database's."""
-
-    seconds: float
-    follow_database: bool
 
 
 @dataclass(slots=True)
@@ -50,30 +43,32 @@ class OwnershipEvents:
 
     `changed`: there is more to do, or one may work again. `removed`: another host has given this one up for dead,
     and what it had claimed away. `moved`: leases have changed, or tasks were freed. `after_loss`: the last owner of a
-    partition that is about to be ours was lost.
+    partition that is about to be ours was lost. `clock_moved`: it is another time than was thought.
     """
 
     changed: Callable[[], None]
     removed: Callable[[], None]
     moved: Callable[[], None]
     after_loss: Callable[[], None]
+    clock_moved: Callable[[], None]
 
 
 class Ownership:
     """The lease side of one hub on one host."""
 
     def __init__(self, leases: Leases, identity: HostIdentity, memory: Memory, clock: MovableClock,
-                 settings: LeaseSettings, events: OwnershipEvents) -> None:
-        """Take the parts; nothing is owned before `start`."""
+                 lease_seconds: float, events: OwnershipEvents) -> None:
+        """Take the parts; nothing is owned before `start`. A lease lives `lease_seconds` without a heartbeat."""
         self._leases = leases
         self._identity = identity
         self._memory = memory
         self._clock = clock
-        self._settings = settings
+        self._lease_seconds = lease_seconds
         self._events = events
         self._lock = asyncio.Lock()  # one change of ownership at a time, from its reading to its end
         self._nudged = asyncio.Event()
-        self._beat = min(settings.seconds / 3, _LONGEST_BEAT_SECONDS)
+        self._beat = min(lease_seconds / 3, _LONGEST_BEAT_SECONDS)
+        self._liveness = Liveness()
         self._renewed: float | None = None
         self._registered = False
         self._leaving = False
@@ -85,7 +80,7 @@ class Ownership:
     @property
     def is_alive(self) -> bool:
         """Whether the lease holds for all that this host knows. Without it nothing may be offered."""
-        return self._renewed is not None and self._now() < self._renewed + self._settings.seconds
+        return self._renewed is not None and self._now() < self._renewed + self._lease_seconds
 
     @staticmethod
     def _now() -> float:
@@ -122,10 +117,10 @@ class Ownership:
     async def watch(self) -> None:
         """Drop everything as soon as the lease has run out without a heartbeat, until cancelled."""
         while True:
-            left = 0.0 if self._renewed is None else self._renewed + self._settings.seconds - self._now()
+            left = 0.0 if self._renewed is None else self._renewed + self._lease_seconds - self._now()
             if left <= 0.0 and self._memory.epochs:
                 _log.warning("no heartbeat succeeded for %.1f s: the lease has run out, everything is dropped",
-                             self._settings.seconds)
+                             self._lease_seconds)
                 self._forget()
             await asyncio.sleep(left if left > 0.0 else _RETRY_SECONDS)
 
@@ -178,7 +173,7 @@ class Ownership:
 
     async def _renew(self) -> None:
         began, asked, was_alive = self._now(), self._clock.now(), self.is_alive
-        host, seconds, first = self._identity.host_id, self._settings.seconds, not self._registered
+        host, seconds, first = self._identity.host_id, self._lease_seconds, not self._registered
         self._registered = True  # also when that ends in doubt: the next heartbeat tells
         reference = await (self._leases.register(self._identity, seconds) if first
                            else self._leases.heartbeat(host, seconds))
@@ -189,15 +184,17 @@ class Ownership:
 
     async def _settle(self) -> None:
         """Follow what the database says, and do this host's part in what should move."""
+        asked = self._now()
         view = await self._leases.look(self._identity)
+        found = self._liveness.judge(self._identity.host_id, view, asked, self._now())
         if not self.is_alive:
             return
-        self.peers = sum(host != self._identity.host_id for host in view.live)
+        self.peers = sum(host != self._identity.host_id for host in found.live)
         await self._follow_owned(view)
-        moves = self._decide(view)
+        moves = self._decide(found.live, view.leases)
         taken: Mapping[int, OwnedPartition] = {}
-        if moves.acquire or view.dead:
-            taken = await self._leases.acquire(self._identity, moves.acquire, view)
+        if moves.acquire or found.dead:
+            taken = await self._leases.acquire(self._identity, moves.acquire, found.dead)
             self._adopt(taken)
             self._events.moved()  # the tasks of the dead are free as well
         if moves.ask:
@@ -205,21 +202,21 @@ class Ownership:
             self._events.moved()
         self._drain(moves.hand_over)
         self._looked = self._now()
-        self._next_look = self._looked + self._until_next_look(view, moves, missed=len(taken) < len(moves.acquire))
+        self._next_look = self._looked + self._until_next_look(found, moves, missed=len(taken) < len(moves.acquire))
 
-    def _decide(self, view: View) -> Moves:
+    def _decide(self, live: Collection[int], leases: Sequence[Lease]) -> Moves:
         host = self._identity.host_id
         if self._leaving:
-            return Moves(hand_over=heirs(host, view.live, view.leases))
-        return decide(host, view.live, view.leases)
+            return Moves(hand_over=heirs(host, live, leases))
+        return decide(host, live, leases)
 
-    def _until_next_look(self, view: View, moves: Moves, *, missed: bool) -> float:
+    def _until_next_look(self, found: Verdict, moves: Moves, *, missed: bool) -> float:
         """Look at the next heartbeat, or as soon as another host may have died; more often while something moves."""
         if missed or moves.awaits or moves.ask:
             return _AWAITING_SECONDS
-        others = [left for host, left in view.live.items() if host != self._identity.host_id]
+        others = [left for host, left in found.live.items() if host != self._identity.host_id]
         until = min((self._beat, *(left + _HAIR_SECONDS for left in others)))
-        return min(until, _UNSETTLED_SECONDS) if self._drains or view.dead else until
+        return min(until, _UNSETTLED_SECONDS) if self._drains or found.dead else until
 
     async def _follow_owned(self, view: View) -> None:
         """Drop what went, take up what is ours: under a new epoch if memory has dropped it under the present one."""
@@ -264,7 +261,7 @@ class Ownership:
         for partition in wanted.keys() & self._memory.epochs.keys():
             if partition not in draining.partitions:
                 draining.begin(partition)
-            until = self._now() + min(self._settings.seconds / 4, _LONGEST_DRAIN_SECONDS)
+            until = self._now() + min(self._lease_seconds / 4, _LONGEST_DRAIN_SECONDS)
             self._drains.setdefault(partition, Drain(wanted[partition], until)).heir = wanted[partition]
 
     async def _hand_over(self) -> None:
@@ -285,9 +282,10 @@ class Ownership:
     def _follow(self, asked: int, reference: int, *, first: bool) -> None:
         """Move the clock as little as the database's answer demands: it was read between `asked` and now."""
         answered = self._clock.now()
-        if not self._settings.follow_database or asked <= reference <= answered:
+        if asked <= reference <= answered:
             return
         moved = reference - (asked if reference < asked else answered)
         self._clock.move(moved)
+        self._events.clock_moved()
         if abs(moved) > _JUMP and not first:
             _log.warning("the database's clock and this machine's moved apart by %.1f s", moved / MICROSECONDS)

@@ -1,4 +1,4 @@
-"""Ownership of partitions: hosts, epochs. All times are the database's."""
+"""Ownership of partitions: hosts, epochs. All times are the database's; who lives is `partitions.liveness`'s to say."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,17 +37,24 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Who lives and who owns what.
+class Heartbeat:
+    """The last sign of life of a host, as its row has it: when it came, and until when it asked to be believed.
 
-    `live` has the seconds that the lease of each live host still has, `dead` the hosts that have a row and do not live:
-    their lease ran out, or (`gone`) their process on this machine does not run.
+    In microseconds UTC, by the clock that the database had then. `gone`: its process on this machine does not run.
     """
 
-    live: Mapping[int, float]
+    at: int
+    expires_at: int
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The hosts that have a row and who owns what, at a moment `now` of the database's time."""
+
+    hosts: Mapping[int, Heartbeat]
     leases: Sequence[Lease]
-    dead: frozenset[int] = frozenset()
-    gone: frozenset[int] = frozenset()
+    now: int
 
 
 class Leases(Protocol):
@@ -65,11 +72,13 @@ class Leases(Protocol):
         """Read who lives and who owns what; writes nothing."""
         ...
 
-    async def acquire(self, identity: HostIdentity, wanted: Sequence[Lease], view: View) -> Mapping[int, OwnedPartition]:
+    async def acquire(self, identity: HostIdentity, wanted: Sequence[Lease],
+                      dead: Mapping[int, int]) -> Mapping[int, OwnedPartition]:
         """Take these partitions as far as they are still as they were seen, and free, or their owner still dead.
 
-        Raises their epochs, and releases the activity tasks that dead hosts had claimed. Those that own nothing any
-        more lose their row. What another session holds locked is left for the next time. Returns what was taken.
+        `dead` are hosts by when their last heartbeat came: one that has sent another since lives. Raises the epochs of
+        what is taken, and releases the activity tasks that the dead had claimed. Those that own nothing any more lose
+        their row. What another session holds locked is left for the next time. Returns what was taken.
         """
         ...
 

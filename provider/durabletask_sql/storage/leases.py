@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from durabletask_sql.errors import OutcomeUnknownError, PartitionLostError, UnavailableError
 from durabletask_sql.ports.hubs import TaskHub
-from durabletask_sql.ports.leases import NOBODY, HostIdentity, Lease, OwnedPartition, View
+from durabletask_sql.ports.leases import NOBODY, Heartbeat, HostIdentity, Lease, OwnedPartition, View
 from durabletask_sql.storage import lease_statements as sql
 from durabletask_sql.storage.database import Database, process_time
 from durabletask_sql.storage.deliveries import FORGET_DISPATCHES, mark_lost
@@ -71,24 +71,22 @@ class SqlLeases:
 
         return await self._run(work)
 
-    async def acquire(self, identity: HostIdentity, wanted: Sequence[Lease], view: View) -> Mapping[int, OwnedPartition]:
+    async def acquire(self, identity: HostIdentity, wanted: Sequence[Lease],
+                      dead: Mapping[int, int]) -> Mapping[int, OwnedPartition]:
         """Take these partitions as far as they are free, and bury the dead; return what was taken.
 
         Another session that holds a row of theirs keeps nobody from taking the partitions, nor this host from renewing
         its lease behind it: the dead are then left for the next time.
         """
-        seen = [(*_seen(lease), int(lease.owner in view.gone)) for lease in wanted]
-        dead = [(host, int(host in view.gone)) for host in sorted(view.dead)]
+        seen = sorted((*_seen(lease), dead.get(lease.owner, 0)) for lease in wanted)
 
         def take(session: Session, dead: Sequence[Row]) -> Mapping[int, OwnedPartition]:
-            now = process_time()
             session.begin()
-            taken = session.send(self._sql.acquire, sorted(seen), hub=self._hub, me=identity.host_id,
-                                 now=now) if seen else Reply()
+            taken = session.send(sql.ACQUIRE, seen, hub=self._hub, me=identity.host_id) if seen else Reply()
             if dead:
-                session.send(self._sql.remove_dead, dead, hub=self._hub, now=now)
-                mark_lost(session, self._hub, session.ask(self._sql.take_dispatches, dead, hub=self._hub, now=now))
-                session.send(self._sql.release_tasks, dead, hub=self._hub, now=now)
+                session.send(sql.REMOVE_DEAD, dead, hub=self._hub)
+                mark_lost(session, self._hub, session.ask(sql.TAKE_DISPATCHES, dead, hub=self._hub))
+                session.send(sql.RELEASE_TASKS, dead, hub=self._hub)
             session.commit()
             before = {lease.partition: lease.owner for lease in wanted}
             return {partition: OwnedPartition(epoch, after_loss=before[partition] != NOBODY)
@@ -96,7 +94,7 @@ class SqlLeases:
 
         def work(session: Session) -> Mapping[int, OwnedPartition]:
             try:
-                taken, self._blocked = take(session, dead), False
+                taken, self._blocked = take(session, sorted(dead.items())), False
             except LockTimeoutError as error:
                 if not self._blocked:
                     _log.warning("hosts that are gone cannot be buried yet, so what they had claimed waits: %s", error)
@@ -146,9 +144,9 @@ class SqlLeases:
         def work(session: Session) -> None:
             session.begin(lock_timeout_ms=self._patience_ms)
             session.send(sql.RELEASE, hub=self._hub, me=host_id)
-            session.send(self._sql.remove_dead, [(host_id, 1)], hub=self._hub, now=process_time())
+            session.send(sql.REMOVE_HOST, hub=self._hub, me=host_id)
             session.send(FORGET_DISPATCHES, [(host_id,)], hub=self._hub)
-            session.send(self._sql.release_tasks, [(host_id, 1)], hub=self._hub, now=process_time())
+            session.send(sql.RELEASE_TASKS, [(host_id, 0)], hub=self._hub)
             session.commit()
 
         await self._run(work)
@@ -159,18 +157,16 @@ def _seen(lease: Lease) -> Row:
 
 
 def _view(identity: HostIdentity, rows: Sequence[Row]) -> View:
-    live, dead, gone, leases = dict[int, float](), set[int](), set[int](), list[Lease]()
+    hosts, leases, now = dict[int, Heartbeat](), list[Lease](), 0
     for kind, number, first, second, third, machine, started_at in rows:
-        if kind == "partition":
+        if kind == "time":
+            now = first
+        elif kind == "partition":
             leases.append(Lease(number, first, second, third))
-            continue
-        if number != identity.host_id and is_gone(identity.machine, machine, second, started_at):
-            gone.add(number)
-        if first < 0 or number in gone:
-            dead.add(number)
         else:
-            live[number] = first / sql.MICROSECONDS
-    return View(live, sorted(leases, key=lambda lease: lease.partition), frozenset(dead), frozenset(gone))
+            gone = number != identity.host_id and is_gone(identity.machine, machine, third, started_at)
+            hosts[number] = Heartbeat(first, second, gone)
+    return View(hosts, sorted(leases, key=lambda lease: lease.partition), now)
 
 
 def _guarded(session: Session, work: Callable[[Session], T]) -> T:
