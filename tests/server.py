@@ -70,6 +70,11 @@ class ServerProcess:
             return True
         return False
 
+    def wait(self, seconds: float) -> int:
+        """Wait for it to end by itself; return its exit code."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
     def stop(self) -> int:
         """Stop it as an operator does; return its exit code."""
         return self._end(signal.SIGTERM)

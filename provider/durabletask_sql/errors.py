@@ -53,5 +53,9 @@ class PartitionLostError(DurableTaskSqlError):
     """A partition is owned by another host, or under another epoch, than the caller believed."""
 
 
+class LoopEndedError(DurableTaskSqlError):
+    """A part of a host that has to run for as long as the host does has ended, by a bug: the host has to stop."""
+
+
 class InvalidCompletionError(DurableTaskSqlError):
     """A worker's answer to a work item cannot be carried out (it breaks the protocol or a limit)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from durabletask_sql.clock import MovableClock, SystemClock
 from durabletask_sql.dispatch.dispatcher import Dispatcher, DispatcherSettings, Listeners
+from durabletask_sql.errors import LoopEndedError
 from durabletask_sql.ids import new_host_id
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.partitions.limits import MemoryLimits
@@ -47,11 +48,11 @@ class HubRuntime:
 class Host:
     """A host process: a database and the task hubs that it serves, the first being the default."""
 
-    def __init__(self, store: Store, hubs: Mapping[str, HubRuntime]) -> None:
-        """Use `open`."""
+    def __init__(self, store: Store, hubs: Mapping[str, HubRuntime], failed: "asyncio.Future[LoopEndedError]") -> None:
+        """Use `open`. `failed` has a result when a part of the host has ended by a bug: it has to be stopped then."""
         self.store = store
         self.hubs = hubs
-        self._tasks: list[asyncio.Task[None]] = []
+        self.failed = failed
 
     @classmethod
     async def open(cls, settings: Settings) -> "Host":
@@ -64,20 +65,20 @@ class Host:
     async def on(cls, store: Store, settings: Settings, new_clock: Callable[[], MovableClock] = SystemClock,
                  memory: MemoryLimits | None = None) -> "Host":
         """Open the hubs of a store that is open already, each with a clock and a memory of its own."""
-        identity, hubs = identify(), {}
+        identity, hubs, failed = identify(), {}, asyncio.get_running_loop().create_future()
         for name in settings.hubs:
             dispatch = DispatcherSettings(settings.lease_seconds, gathers=store.is_sqlite,
                                           memory=memory or MemoryLimits(),
                                           turns=TurnLimits(payload_bytes=settings.limits.payload_bytes))
             hub = await store.open_hub(name, settings.partitions)
-            hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings)
-        return cls(store, hubs)
+            hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings, failed)
+        return cls(store, hubs, failed)
 
     async def start(self) -> None:
         """Take the partitions of all hubs and begin to work."""
         for runtime in self.hubs.values():
             await runtime.dispatcher.start()
-            self._tasks.append(asyncio.create_task(runtime.service.waiters.run()))
+            runtime.dispatcher.loops.start("waiters", runtime.service.waiters.run())
 
     async def drain(self, seconds: float) -> None:
         """Hand out nothing more, and wait for what is out, at most so long."""
@@ -85,15 +86,12 @@ class Host:
 
     async def stop(self) -> None:
         """Stop everything, give the partitions back and close the database."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(runtime.dispatcher.stop() for runtime in self.hubs.values()))
         await self.store.close()
 
 
 def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableClock, dispatch: DispatcherSettings,
-             settings: Settings) -> HubRuntime:
+             settings: Settings, failed: "asyncio.Future[LoopEndedError]") -> HubRuntime:
     def committed(checkpoint: TurnCheckpoint) -> None:
         service.waiters.tell(checkpoint.row)
 
@@ -102,8 +100,12 @@ def _runtime(store: Store, hub: TaskHub, identity: HostIdentity, clock: MovableC
         if news.anything:
             service.waiters.hint()
 
+    def ended(error: LoopEndedError) -> None:
+        if not failed.done():
+            failed.set_result(error)
+
     dispatcher = Dispatcher(hub, identity, store.committer(hub), store.leases(hub), store.deliveries(hub),
-                            store.wakeups(hub, identity.host_id), clock, dispatch, Listeners(committed, heard))
+                            store.wakeups(hub, identity.host_id), clock, dispatch, Listeners(committed, heard, ended))
     service = Orchestrations(hub, store.instances(hub), clock, settings.limits, dispatcher)
     entities = Entities(hub, store.entities(hub), clock, settings.limits, dispatcher)
     administration = HubAdministration(hub, store, dispatcher.start_over, allowed=settings.manage_hubs)

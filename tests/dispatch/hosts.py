@@ -85,10 +85,11 @@ class Member(Bench):
 
     async def die(self) -> None:
         """Stop without a word to the database."""
-        tasks = [*self.host._tasks, *self.dispatcher._tasks, *self.dispatcher._owner._solo]
-        for task in tasks:
+        await self.dispatcher.loops.stop()
+        solo = list(self.dispatcher._owner._solo)
+        for task in solo:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*solo, return_exceptions=True)
         await self.store.close()
 
 

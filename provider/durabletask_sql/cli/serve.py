@@ -6,7 +6,9 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 import uvloop
 
@@ -117,22 +119,32 @@ async def _serve(settings: Settings) -> int:
         sys.stdout.write(f"durabletask-sql ready: listening on {' and '.join(addresses)}, database {host.store.shown}, "
                          f"task hub{'s' if len(host.hubs) > 1 else ''} {', '.join(host.hubs)}\n")
         sys.stdout.flush()
-        await first.wait()
+        await _first_of(first.wait(), host.failed)
         await _drain(host, server, settings, second)
     finally:
         await server.stop(0)
         await host.stop()
+    if host.failed.done():
+        raise host.failed.result()
     return 0
 
 
 async def _drain(host: Host, server: Server, settings: Settings, second: asyncio.Event) -> None:
-    """Let workers finish what they have; a second signal cuts it short."""
-    _log.info("stopping: waiting up to %.0f s for work in progress; a second signal stops at once",
-              settings.drain_seconds)
-    drained = asyncio.ensure_future(host.drain(settings.drain_seconds))
-    hurried = asyncio.ensure_future(second.wait())
-    await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+    """Let workers finish what they have; a second signal cuts it short, and a bug, after which nothing goes on."""
+    grace = 0.0
+    if not host.failed.done():
+        _log.info("stopping: waiting up to %.0f s for work in progress; a second signal stops at once",
+                  settings.drain_seconds)
+        await _first_of(host.drain(settings.drain_seconds), second.wait(), host.failed)
+        grace = 0.0 if second.is_set() or host.failed.done() else _GRACE_SECONDS
     server.end_streams()
-    await server.stop(0 if hurried.done() else _GRACE_SECONDS)
-    for task in (drained, hurried):
-        task.cancel()
+    await server.stop(grace)
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object] | asyncio.Future[Any]) -> None:
+    """Wait for the first to come; what is waited for by the others is not waited for any more."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for wait, task in zip(waits, tasks, strict=True):
+        if wait is not task:
+            task.cancel()

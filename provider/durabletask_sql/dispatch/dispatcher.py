@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from durabletask_sql.clock import MICROSECONDS, MovableClock
 from durabletask_sql.dispatch.board import Board
 from durabletask_sql.dispatch.deliveries import Deliveries
 from durabletask_sql.dispatch.entities import EntitySeats
+from durabletask_sql.dispatch.loops import Loops
 from durabletask_sql.dispatch.notices import Notices
 from durabletask_sql.dispatch.owner import PACK_AHEAD_BYTES, TIMER_WINDOW, Owner, OwnerEvents
 from durabletask_sql.dispatch.ownership import Ownership, OwnershipEvents
@@ -17,7 +18,7 @@ from durabletask_sql.dispatch.parking import Parking
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import TurnSeats
 from durabletask_sql.dispatch.upkeep import Upkeep
-from durabletask_sql.errors import DurableTaskSqlError
+from durabletask_sql.errors import DurableTaskSqlError, LoopEndedError
 from durabletask_sql.model.checkpoints import (
     Item,
     NewChild,
@@ -66,10 +67,15 @@ class DispatcherSettings:
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Who hears of what in this process: `committed` of each committed turn, `heard` of other hosts' news."""
+    """Who hears of what in this process.
+
+    `committed` of each committed turn, `heard` of other hosts' news, `failed` of a loop that has ended by a bug: nothing
+    goes on from there, and the host should stop.
+    """
 
     committed: Callable[[TurnCheckpoint], None]
     heard: Callable[[News], None]
+    failed: Callable[[LoopEndedError], None]
 
 
 class Dispatcher:
@@ -96,7 +102,7 @@ class Dispatcher:
         self._deliveries = Deliveries(kept, self._memory, suspicion, clock, identity.host_id, self._pump)
         self._window_read = clock.now()
         self._awaited: int | None = None  # the due time that the timers' loop waits for
-        self._tasks: list[asyncio.Task[None]] = []
+        self.loops = Loops(hub.name, listeners.failed)
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, seats, entity_seats, clock, BoardPorts(
             self._submit, committer.activity, self._kick, self._found_takers, self._pump,
@@ -201,10 +207,12 @@ class Dispatcher:
     async def start(self) -> None:
         """Take the partitions and begin to work."""
         await self._ownership.start()
-        for work in (self._owner.run(), self._run_timers(), self._run_poll(), self._ownership.run(),
-                     self._ownership.watch(), self.upkeep.run(), self._notices.run(), self._wakeups.run(self._hear),
-                     self._deliveries.run()):
-            self._tasks.append(asyncio.create_task(self._guard(work)))
+        for name, work in (("commits and loads", self._owner.run()), ("timers", self._run_timers()),
+                           ("poll", self._run_poll()), ("leases", self._ownership.run()),
+                           ("end of the lease", self._ownership.watch()), ("upkeep", self.upkeep.run()),
+                           ("notices", self._notices.run()), ("wake-ups", self._wakeups.run(self._hear)),
+                           ("deliveries", self._deliveries.run())):
+            self.loops.start(name, work)
 
     async def drain(self, seconds: float) -> None:
         """Hand out nothing more, leave to others what waits, and wait for what is out, at most so long."""
@@ -218,12 +226,10 @@ class Dispatcher:
                     await asyncio.sleep(_IDLE_CHECK_SECONDS)
 
     async def stop(self) -> None:
-        """Stop all loops and give the partitions back."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stop all loops and give the partitions back; after a bug, as one who is lost."""
+        await self.loops.stop()
         try:
-            await self._ownership.release()
+            await (self._ownership.give_up() if self.loops.have_failed else self._ownership.release())
         except DurableTaskSqlError as error:
             _log.warning("the partitions could not be released; their lease will run out: %s", error)
 
@@ -283,13 +289,3 @@ class Dispatcher:
         self._parking.poll()
         self._owner.kick()
         return bool(pending.queue or pending.timers)
-
-    async def _guard(self, work: Coroutine[None, None, None]) -> None:
-        """A loop that fails is a bug: say so loudly rather than stop working in silence."""
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            _log.critical("a loop of the dispatcher ended by a bug; this host does no more work", exc_info=True)
-            raise

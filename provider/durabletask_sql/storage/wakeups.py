@@ -186,6 +186,9 @@ class SqliteWakeups:
             while True:
                 await written.wait()
                 written.clear()
+                if stop.is_set():
+                    message = "the thread that looks for what other processes write has ended"
+                    raise RuntimeError(message)
                 try:
                     version = await self._database.committer.run(_data_version, short=True)
                 except DurableTaskSqlError as error:
@@ -200,16 +203,20 @@ class SqliteWakeups:
     def _watch(self, notify: Callable[[], object], stop: Event) -> None:
         """Notify whenever the log was written to, and once more: two commits within a clock's tick look like one."""
         log, before, again = Path(f"{self._database.url.location}-wal"), None, False
-        while not stop.wait(_LOOK_SECONDS):
+        with suppress(RuntimeError):  # the loop is closed
             try:
-                found = log.stat()
-                mark = (found.st_mtime_ns, found.st_size)
-            except OSError:
-                continue
-            again, before, changed = mark != before, mark, again or mark != before
-            if changed:
-                with suppress(RuntimeError):  # the loop is closed
-                    notify()
+                while not stop.wait(_LOOK_SECONDS):
+                    try:
+                        found = log.stat()
+                        mark = (found.st_mtime_ns, found.st_size)
+                    except OSError:
+                        continue
+                    again, before, changed = mark != before, mark, again or mark != before
+                    if changed:
+                        notify()
+            finally:
+                stop.set()
+                notify()
 
 
 def _data_version(session: Session) -> int:
