@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -62,10 +63,11 @@ async def run(w: World, instance_id: str, *middle: pb.HistoryEvent, status: Stat
     assert outcome.outcomes[0].kind.value == "committed"
 
 
-async def end(w: World, instance_id: str, status: Status, output: str | None = None) -> None:
+async def end(w: World, instance_id: str, status: Status, output: str | None = None,
+              middle: Sequence[pb.HistoryEvent] = ()) -> None:
     """End an instance that has run, with its failures of tasks and children in its history."""
     row = await w.read(instance_id)
-    gained = [events.orchestrator_started(NOW + 5), events.execution_completed(NOW + 5, 9, status, output, None)]
+    gained = [events.orchestrator_started(NOW + 5), *middle, events.execution_completed(NOW + 5, 9, status, output, None)]
     after = replace(row, row_version=row.row_version + 1, status=status, completed_at=NOW,
                     history_count=row.history_count + len(gained))
     turn = w.turn(row, ended=True, output=output)
@@ -241,6 +243,45 @@ def test_a_stranger_under_a_childs_id_is_replaced_when_it_has_ended_and_left_whe
             assert (child.parent, child.row_version, told) == (link(parent, 0), stranger.row_version + 1, [])
             assert [page async for page in w.instances.history(child.key, stranger.execution_id)] == []
             assert await messages(w, "child") == [(MessageKind.START, child.execution_id, ["executionStarted"])]
+
+    in_world(database_url, test)
+
+
+def told(found: list[tuple[MessageKind, str | None, list[str | None]]]) -> list[list[str | None]]:
+    return [names for kind, _, names in found if kind is MessageKind.EVENT]
+
+
+def test_a_child_that_ended_reports_although_its_id_was_asked_for_again_in_vain(database_url):
+    async def test(w: World):
+        await family(w, "child")
+        await run(w, "child", status=Status.RUNNING)
+        refused = [events.child_created(NOW, 1, body("child", "again")), events.child_failed(NOW, 1, DETAILS)]
+        await end(w, "parent", Status.FAILED, middle=refused)
+        await end(w, "child", Status.COMPLETED, output="late")
+        await rewinds(w).rewind(w.key("parent"), None)
+        parent, child = await w.read("parent"), await w.instances.get(w.key("child"), payloads=True)
+        assert told(await messages(w, "parent")) == [["subOrchestrationInstanceCompleted"]]
+        assert (child.row.status, child.row.parent, child.input) == (Status.PENDING, link(parent, 1), "again")
+
+    in_world(database_url, test)
+
+
+@pytest.mark.parametrize(("status", "report"), [(Status.FAILED, "subOrchestrationInstanceFailed"),
+                                                (Status.COMPLETED, "subOrchestrationInstanceCompleted")])
+def test_of_two_that_ask_for_one_child_the_first_gets_it(database_url, status, report):
+    async def test(w: World):
+        await family(w, "one", "other")
+        for name in ("one", "other"):
+            await run(w, name, status=Status.RUNNING, children=[(5, body("child"))])
+            await run(w, "child", status=Status.RUNNING)
+            await end(w, "child", status if name == "other" else Status.FAILED)
+        for name in ("one", "other", "parent"):
+            await end(w, name, Status.FAILED)
+        await rewinds(w).rewind(w.key("parent"), None)
+        assert (await w.read("child")).parent == link(await w.read("one"), 5)
+        assert (await w.read("child")).status is Status.PENDING
+        assert told(await messages(w, "one")) == []
+        assert told(await messages(w, "other")) == [[report]]
 
     in_world(database_url, test)
 

@@ -32,15 +32,14 @@ class RewoundInstance:
 class Relink:
     """A sub-orchestration that did not fail, to be linked to its parent's new execution.
 
-    It must still hang on `old`. One that lives goes on; `report` tells what has ended meanwhile once more, and then
-    it must still have `expected_version`.
+    It must still hang on `old`. One that lives goes on (`expected_version` is None), one that has ended meanwhile must
+    be as it was read.
     """
 
     key: InstanceKey
     old: ParentLink
     new: ParentLink
     expected_version: int | None = None
-    report: NewMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +57,11 @@ class NewAgain:
 class Rewind:
     """A failed instance with everything below it. It takes effect whole, and only if what it was made from still holds.
 
-    `refusals` go to parents whose sub-orchestration's id a live stranger has taken.
+    `told` goes to parents of sub-orchestrations that have ended meanwhile, which report once more, or cannot be created
+    again, since their id is taken.
     """
 
     instances: tuple[RewoundInstance, ...]
     relinked: tuple[Relink, ...] = ()
     created: tuple[NewAgain, ...] = ()
-    refusals: tuple[NewMessage, ...] = ()
+    told: tuple[NewMessage, ...] = ()

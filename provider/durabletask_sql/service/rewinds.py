@@ -31,13 +31,13 @@ class _Plan:
     """A rewind on its way."""
 
     rewound: list[RewoundInstance] = field(default_factory=list)
-    relinked: list[Relink] = field(default_factory=list)
+    relinked: dict[InstanceKey, Relink] = field(default_factory=dict)
     created: list[NewAgain] = field(default_factory=list)
-    refusals: list[NewMessage] = field(default_factory=list)
+    told: list[NewMessage] = field(default_factory=list)
     taken: set[InstanceKey] = field(default_factory=set)
 
     def value(self) -> Rewind:
-        return Rewind(tuple(self.rewound), tuple(self.relinked), tuple(self.created), tuple(self.refusals))
+        return Rewind(tuple(self.rewound), tuple(self.relinked.values()), tuple(self.created), tuple(self.told))
 
 
 class Rewinds:
@@ -95,37 +95,45 @@ class Rewinds:
         failed = []
         for child in children:
             found = rows.get(child_key(child.body, self._hub.partition_count))
-            if found is None or found.parent != link(before, child.task_id):
+            if (found is None or found.parent != link(before, child.task_id)
+                    or (found.status is Status.FAILED and found.key in plan.taken)):
                 self._create(plan, rewound.row, child, found)
             elif found.status is Status.FAILED:
                 failed.append(found)
                 plan.taken.add(found.key)
             else:
-                plan.relinked.append(await self._relink(found, rewound.row, child))
+                await self._relink(plan, rewound.row, child, found)
         return failed
 
     def _create(self, plan: _Plan, parent: InstanceRow, child: OpenChild, found: InstanceRow | None) -> None:
-        """Create a sub-orchestration again that is gone; what else has its id is treated as at its first creation."""
+        """Create a sub-orchestration again that is gone, unless its id lives or was taken in this very rewind.
+
+        What else has its id is treated as at its first creation.
+        """
         made = new_child(parent, child.task_id, child.body, new_execution_id(), self._clock.now(),
                          self._hub.partition_count)
         decision = CHILD_POLICY.decide(found.status if found is not None else None)
         if decision is Decision.REFUSE or made.row.key in plan.taken:
             assert made.refusal is not None  # a parent waits for it
-            plan.refusals.append(made.refusal)
+            plan.told.append(made.refusal)
         else:
             plan.taken.add(made.row.key)
+            plan.relinked.pop(made.row.key, None)  # one that has ended, and has been told of
             plan.created.append(NewAgain(made, found))
 
-    async def _relink(self, found: InstanceRow, parent: InstanceRow, child: OpenChild) -> Relink:
-        """Link a sub-orchestration to the new execution; one that has ended reports again."""
+    async def _relink(self, plan: _Plan, parent: InstanceRow, child: OpenChild, found: InstanceRow) -> None:
+        """Link a sub-orchestration to the new execution; one that has ended reports again, even if its id is taken."""
         assert found.parent is not None
         new = link(parent, child.task_id)
-        if not found.status.is_terminal:
-            return Relink(found.key, found.parent, new)
-        state = await self._instances.get(found.key, payloads=True)
-        output = state.output if state is not None else None
-        report = child_ended_notice(replace(found, parent=new), output, self._clock.now(), self._hub.partition_count)
-        return Relink(found.key, found.parent, new, found.row_version, report)
+        version = found.row_version if found.status.is_terminal else None
+        if found.key not in plan.taken:
+            plan.relinked[found.key] = Relink(found.key, found.parent, new, version)
+        if version is not None:
+            state = await self._instances.get(found.key, payloads=True)
+            report = child_ended_notice(replace(found, parent=new), state.output if state is not None else None,
+                                        self._clock.now(), self._hub.partition_count)
+            assert report is not None  # its parent waits for it
+            plan.told.append(report)
 
 
 def _concerned(plan: Rewind) -> Sent:

@@ -132,8 +132,7 @@ class _Writer:
 
     def _messages(self) -> list[NewMessage]:
         plan = self._plan
-        return [*(one.start for one in plan.instances), *(one.child.start for one in plan.created),
-                *(one.report for one in plan.relinked if one.report is not None), *plan.refusals]
+        return [*(one.start for one in plan.instances), *(one.child.start for one in plan.created), *plan.told]
 
 
 def _key(row: InstanceRow) -> InstanceKey:
