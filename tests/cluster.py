@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
@@ -86,17 +85,20 @@ class PostgresNode:
 
     def kill_backend(self) -> None:
         """Kill one backend: the postmaster lives on, ends all the others, and the server recovers as from a crash."""
+        before = self._counts_since()
         with psycopg.connect(self.url, autocommit=True) as connection:
             os.kill(connection.info.backend_pid, signal.SIGKILL)
-            self._until(lambda: not _is_alive(connection), "the backend lives on")
-        self._until(self._answers, "it does not recover")
+        self._until(lambda: self._counts_since() not in (None, before), "it does not recover")
 
-    def _answers(self) -> bool:
+    def _counts_since(self) -> str | None:
+        """Return since when the server counts what it does, which is since its last recovery; None: it does not answer."""
         try:
-            psycopg.connect(self.url).close()
+            with psycopg.connect(self.url) as connection:
+                row = connection.execute("SELECT pg_stat_get_bgwriter_stat_reset_time()::text").fetchone()
         except psycopg.OperationalError:
-            return False
-        return True
+            return None
+        assert row is not None
+        return str(row[0])
 
     @staticmethod
     def _until(condition: Callable[[], bool], otherwise: str) -> None:
@@ -110,14 +112,6 @@ class PostgresNode:
 def _children(parent: int) -> list[int]:
     listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
     return [int(pid) for pid in listed.split()]
-
-
-def _is_alive(connection: psycopg.Connection[Any]) -> bool:
-    try:
-        connection.execute("SELECT 1")
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 @contextmanager

@@ -280,6 +280,9 @@ class Dispatcher:
         except DurableTaskSqlError as error:
             _log.warning("the poll for messages of other processes failed, trying again: %s", error)
             return False
+        if pending.undone:
+            _log.warning("the database has crashed, so that claims which were not durable may be gone: reloading")
+            self._lose_ownership()
         self._memory.scan(pending.queue)
         self._memory.wake(self._memory.ceilings.stuck())
         self._memory.wants_timers |= bool(pending.timers)

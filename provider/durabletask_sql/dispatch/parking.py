@@ -108,7 +108,8 @@ class Parking:
             try:
                 taken = await self._committer.unpark(tuple(wanted))
             except OutcomeUnknownError as error:
-                _log.warning("the outcome of an un-parking is unknown, looking again: %s", error)
+                _log.warning("the outcome of an un-parking is unknown, reloading: %s", error)
+                self._lose_ownership()
                 return
             unparked = taken.timers if place.timers else taken.messages
             self._again |= any((row.key.partition, row.seq) not in unparked for row in rows if row.key in wanted)

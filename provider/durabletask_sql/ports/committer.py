@@ -149,13 +149,15 @@ class Loaded:
 class Pending:
     """Where something waits that nobody holds: partitions with un-held rows or timers, and unclaimed activities.
 
-    `leases`: a partition is free for this host to take, or one of its own is asked for.
+    `leases`: a partition is free for this host to take, or one of its own is asked for. `undone`: the database has
+    crashed, and what this host has claimed and parked may not be so: the caller must do as after an unknown outcome.
     """
 
     queue: frozenset[int] = frozenset()
     timers: frozenset[int] = frozenset()
     activities: bool = False
     leases: bool = False
+    undone: bool = False
 
 
 class Committer(Protocol):

@@ -53,6 +53,7 @@ T = TypeVar("T")
 
 _ATTEMPTS = 6
 _SHORT_ITEMS = 16
+_UNDONE = "the database has recovered from a crash, or another has taken over: what was not durable may be undone"
 
 
 
@@ -63,11 +64,31 @@ class SqlCommitter:
         """Take the lanes of this database."""
         self._database = database
         self._hub = hub
+        self._lineage: str | None = None  # of the server under which the owner's memory began; None: with the next one
+
+    async def _run(self, work: Callable[[Session], T], *, short: bool = False) -> T:
+        """Run what an owner's memory rests on, or what rests on it.
+
+        Memory believes in rows that were claimed and parked by transactions that need not be durable. Raises
+        OutcomeUnknownError when they may be undone, even if no connection was in use at that time.
+        """
+        def checked(session: Session) -> T:
+            found = session.lineage()
+            if self._lineage not in (None, found):
+                raise OutcomeUnknownError(_UNDONE)
+            self._lineage = found
+            return work(session)
+
+        try:
+            return await self._database.committer.run(checked, short=short)
+        except OutcomeUnknownError:
+            self._lineage = None  # the epochs are raised before anything else
+            raise
 
     async def commit(self, group: Group) -> Committed:
         """Commit a group; a bad item leaves it, with its outcome saying why, and the others commit."""
         short = len(group.items) <= _SHORT_ITEMS
-        return await self._database.committer.run(lambda session: self.commit_on(session, group), short=short)
+        return await self._run(lambda session: self.commit_on(session, group), short=short)
 
     async def commit_alone(self, group: Group) -> Committed:
         """Commit a group of one item on a connection of its own, beside the committer."""
@@ -80,7 +101,7 @@ class SqlCommitter:
     async def load(self, load: Load) -> Loaded:
         """Claim and read."""
         short = not load.scan and len(load.claims) + len(load.fresh) <= _SHORT_ITEMS
-        return await self._database.committer.run(lambda session: self.load_on(session, load), short=short)
+        return await self._run(lambda session: self.load_on(session, load), short=short)
 
     def load_on(self, session: Session, load: Load) -> Loaded:
         """Claim and read on this session, on this thread."""
@@ -95,12 +116,12 @@ class SqlCommitter:
 
     async def park(self, what: Park) -> Parked:
         """Park rows that cannot run."""
-        return await self._database.committer.run(lambda session: _repeated(
+        return await self._run(lambda session: _repeated(
             "a parking", lambda: park(session, self._hub.hub_id, what)))
 
     async def unpark(self, keys: Sequence[InstanceKey]) -> Parked:
         """Make the parked rows of some instances rows that nobody holds."""
-        return await self._database.committer.run(lambda session: _repeated(
+        return await self._run(lambda session: _repeated(
             "an un-parking", lambda: unpark(session, self._hub.hub_id, keys)))
 
     async def parked(self, place: ParkedPlace, limit: int) -> Sequence[ParkedRow]:
@@ -127,11 +148,15 @@ class SqlCommitter:
 
     async def poll(self, host_id: int, timer_horizon: int) -> Pending:
         """Look, in one cheap statement without writing, whether anything waits that other processes wrote."""
-        rows = await self._database.readers.run(lambda session: asked(
-            session, sql.PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon))
+        rows, lineage = await self._database.readers.run(lambda session: (asked(
+            session, sql.PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon), session.lineage()))
+        undone = self._lineage not in (None, lineage)
+        if undone:
+            self._lineage = None  # the epochs are raised before anything else
         return Pending(frozenset(partition for kind, partition in rows if kind == "queue"),
                        frozenset(partition for kind, partition in rows if kind == "timers"),
-                       any(kind == "tasks" for kind, _ in rows), any(kind == "leases" for kind, _ in rows))
+                       any(kind == "tasks" for kind, _ in rows), any(kind == "leases" for kind, _ in rows),
+                       undone)
 
     async def activity(self, partition: int, seq: int, token: int) -> ActivityRow | None:
         """Return the activity task with this sequence if it is still held under this claim, else None."""

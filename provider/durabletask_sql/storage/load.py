@@ -55,8 +55,8 @@ class LoadAttempt:
     def run(self) -> Loaded:
         """Claim and read; partitions that are not ours any more are left alone and named."""
         load = self._load
-        # A lost claim does no harm: the row is then held by nobody, and a crash of the database also breaks the
-        # connection, upon which the owner raises its epochs and starts from the database.
+        # A lost claim does no harm: the row is then held by nobody, and a crash of the database comes out at the next
+        # transaction or poll, upon which the owner raises its epochs and starts from the database.
         self._session.begin(durable=False)
         partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in sorted(load.epochs)])
         scans = {partition: self._scan(partition, room) for partition, room in sorted(load.scan.items())}

@@ -123,7 +123,7 @@ COUNT_PARKED = Statement("control_queue", no_source(_count))
 
 def park(session: Session, hub_id: int, what: Park) -> Parked:
     """Park rows under the epochs that hold; partitions that are not ours any more are left alone and named."""
-    # A lost parking does no harm: the rows are then held by an owner whose connection broke, and who starts afresh.
+    # A lost parking does no harm: the rows are then held by an owner who hears of the crash, and starts afresh.
     session.begin(durable=False)
     named = sorted({key.partition for key in what.instances})
     partitions_read = session.send(sql.LOCK_PARTITIONS, [(partition,) for partition in named], hub=hub_id)

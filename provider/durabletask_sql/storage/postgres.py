@@ -78,12 +78,12 @@ class PostgresSession:
         self._inside = False
         self._sent: list[tuple[str, Reply]] = []
         self._warnings: list[str] = []
-        self.lineage = ""
+        self._lineage = ""
         self._open()
 
     def _open(self) -> Pipeline:
         if self._pipeline is None:
-            connection, self.lineage = connect(
+            connection, self._lineage = connect(
                 self._conninfo, shown=self._shown, idle_timeout_ms=self._idle_timeout_ms, allow_unsafe=self._allow_unsafe)
             connection.add_notice_handler(self._notice)
             self._pipeline = Pipeline(connection)
@@ -92,6 +92,11 @@ class PostgresSession:
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
             self._warnings.append(diagnostic.message_primary or "")
+
+    def lineage(self) -> str:
+        """Connect, if the connection was lost, and return which server that is to, since which start or recovery of it."""
+        self._open()
+        return self._lineage
 
     def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
         """Begin a transaction; it reaches the server with the first flush."""

@@ -26,12 +26,12 @@ class Reply:
 class Session(Protocol):
     """One connection. Methods raise the errors of `faults`; after any of them the transaction is rolled back."""
 
-    @property
     def lineage(self) -> str:
-        """Which server it was connected to last, and since which start or recovery of that.
+        """Connect, if the connection was lost, and return which server that is to, since which start or recovery of it.
 
         As long as it is the same nothing that a transaction saw or wrote there has been undone by a crash or a failover.
         It may also be another without such a cause: after an orderly restart, or a reset of the server's statistics.
+        Raises UnavailableError when there is no connection to be had.
         """
         ...
 

@@ -70,8 +70,6 @@ class SqliteSession:
     others what takes long.
     """
 
-    lineage = ""  # a crash of the machine, which alone undoes a commit, ends this process as well
-
     def __init__(self, path: str, compiler: SqliteCompiler, *, writer: bool) -> None:
         """Open the connection."""
         self._connection = connect(path, writer=writer)
@@ -81,6 +79,10 @@ class SqliteSession:
         self._turn = WriterTurn(path) if writer else None
         self._durable = True
         self.may_wait = True
+
+    def lineage(self) -> str:
+        """Return always the same: a crash of the machine, which alone undoes a commit, ends this process as well."""
+        return ""
 
     def begin(self, *, lock_timeout_ms: int | None = None, durable: bool = True) -> None:
         """Take the write lock, waiting for another process's transaction as long as it takes.

@@ -96,7 +96,7 @@ def _run(session: Session, work: Work[T], *, with_id: bool, lock_timeout_ms: int
         xid = lineage = ""
         try:
             session.begin(lock_timeout_ms=lock_timeout_ms)
-            lineage = session.lineage
+            lineage = session.lineage()
             result = work(session)
             if with_id:
                 xid = str(session.ask(TRANSACTION_ID)[0][0])
@@ -133,13 +133,14 @@ def _took_effect(session: Session, xid: str, lineage: str) -> bool:
     while time.monotonic() < until:
         try:
             status = session.ask(TRANSACTION_STATUS, xid=xid)[0][0]
+            is_same = session.lineage() == lineage
         except (UnavailableError, TransactionError) as error:
             _log.warning("cannot ask yet what became of transaction %s: %s", xid, error)
             time.sleep(_PAUSE_SECONDS * 4)
             continue
         if status in ("aborted", "unborn"):
             return False
-        if status == "committed" and session.lineage == lineage:
+        if status == "committed" and is_same:
             return True
         if status != "in progress":
             break
