@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -99,6 +104,12 @@ class TestSqlite:
     def url(self, tmp_path):
         return f"sqlite:///{tmp_path / 'hub.db'}"
 
+    @pytest.fixture
+    def turn(self, tmp_path):
+        """Opens the file by which the processes take turns at writing."""
+        with ExitStack() as opened:
+            yield lambda: opened.enter_context((tmp_path / "hub.db.writer").open("r+b")).fileno()
+
     def test_an_open_transaction_of_another_process_is_told_within_a_second_and_loses_nothing(self, url, server):
         """Clients wait as long as it is open; what they asked for is committed right after."""
         hub, other = Hub(server), sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
@@ -126,3 +137,43 @@ class TestSqlite:
         assert told < 1.0
         assert took < 1.0  # the first commit comes within 250 ms (tests/conformance/test_locks.py); here are eight and gRPC
         assert check_hub(url) == []
+
+    @pytest.fixture
+    def waiting(self, url, tmp_path, turn):
+        """A server that waits for its turn to write, or will as soon as it writes."""
+        process = ServerProcess(url, tmp_path / "server.log").start()
+        fcntl.flock(turn(), fcntl.LOCK_EX)
+        yield process
+        process.kill()
+
+    def test_a_server_that_waits_for_its_turn_to_write_stops_in_bounded_time(self, waiting):
+        waiting.send(signal.SIGTERM)
+        assert not waiting.is_running(30)  # 10 s for work in progress, 5 s for the rest
+        assert waiting.stop() == 1
+        assert "without giving its partitions back" in waiting.log.read_text()
+
+    def test_a_second_signal_stops_a_server_at_once_that_waits_for_its_turn_to_write(self, url, waiting):
+        waiting.send(signal.SIGTERM)
+        assert waiting.is_running(0.5)
+        waiting.send(signal.SIGTERM)
+        assert not waiting.is_running(10)
+        assert waiting.stop() == 1
+        said = waiting.log.read_text()
+        assert said.count("without giving its partitions back") == 1
+        assert f"database {url}" in said
+
+    def test_a_server_that_waits_for_its_turn_before_it_is_ready_stops_as_well(self, url, tmp_path, turn):
+        assert ServerProcess(url, tmp_path / "server.log").start().stop() == 0
+        fcntl.flock(turn(), fcntl.LOCK_EX)
+        log = tmp_path / "server.log"
+        with log.open("a") as said, subprocess.Popen(
+                [sys.executable, "-m", "durabletask_sql", "serve", "--database", url, "--listen", "127.0.0.1:0"],
+                stdout=said, stderr=said, stdin=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda: "another process has held the write lock" in log.read_text())
+                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(10) == 1
+            finally:
+                process.kill()
+        assert "without giving its partitions back" in log.read_text()

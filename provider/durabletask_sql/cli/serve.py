@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,12 +30,15 @@ from durabletask_sql.settings import (
     parse_listen,
 )
 from durabletask_sql.sidecar.server import Server
+from durabletask_sql.storage.url import parse_url
 from durabletask_sql.telemetry import configure_logging
 
 _log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_SECONDS = 0.0005  # lets the committer's thread run beside a busy one
 _GRACE_SECONDS = 1.0
+_STOP_SECONDS = 5.0  # for what comes after draining: the streams' end, giving the partitions back
+_HURRY_SECONDS = 1.0
 _YOUNG_OBJECTS = 50_000  # Python's own 700 looks for cycles some hundred times a second under load, to find hardly any
 
 
@@ -110,6 +115,7 @@ async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    in_time = asyncio.create_task(_leave_in_time(settings, first, second))
     host = await Host.open(settings)
     server = Server(host.hubs, settings)
     try:
@@ -122,8 +128,10 @@ async def _serve(settings: Settings) -> int:
         await _first_of(first.wait(), host.failed)
         await _drain(host, server, settings, second)
     finally:
+        first.set()  # whatever makes it stop
         await server.stop(0)
         await host.stop()
+        in_time.cancel()
     if host.failed.done():
         raise host.failed.result()
     return 0
@@ -139,6 +147,26 @@ async def _drain(host: Host, server: Server, settings: Settings, second: asyncio
         grace = 0.0 if second.is_set() or host.failed.done() else _GRACE_SECONDS
     server.end_streams()
     await server.stop(grace)
+
+
+async def _leave_in_time(settings: Settings, first: asyncio.Event, second: asyncio.Event) -> None:
+    """End the process when stopping takes too long, or after a second signal: its threads may wait for a lock for ever.
+
+    A thread that waits in the database's library, or for the turn to write to a SQLite file, cannot be interrupted, and
+    Python does not end before it does.
+    """
+    shown = parse_url(settings.database).shown
+    await first.wait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(settings.drain_seconds + _STOP_SECONDS):
+            await second.wait()
+            await asyncio.sleep(_HURRY_SECONDS)
+    sys.stderr.write(
+        f"durabletask-sql: stopped without giving its partitions back, since the database {shown} "
+        "does not answer (another process may hold its write lock): other hosts take them over when the lease of "
+        f"{settings.lease_seconds:g} s has run out\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object] | asyncio.Future[Any]) -> None:
