@@ -10,7 +10,8 @@ from dispatch.bench import Worker, on_bench, schedule
 from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
-from semantics.acts import COMPLETED, FAILED, TERMINATED, child, claimed, end, kinds, names, new, send, soon, timer
+from semantics.acts import COMPLETED, FAILED, TERMINATED, again, child, claimed, end, kinds, names, new, send, soon, timer
+from tables import rows
 
 
 async def begin(bench, *actions):
@@ -267,5 +268,129 @@ def test_an_end_overrides_a_suspension_in_its_turn(database_url, status, expecte
         await bench.service.suspend("one", "too late")
         await bench.answer(await worker.turn(), end(status))
         assert await bench.status("one") == expected.name
+
+    on_bench(database_url, test)
+
+
+# Terminations that a parent's end sends: for its own children alone
+
+
+async def hears_an_event_alone(bench, worker, instance_id):
+    """Whether the next turn of an instance, which it is given for an event, brings that event and nothing else."""
+    await bench.service.raise_event(instance_id, "go", None)
+    item = await worker.turn()
+    assert (item.key.instance_id, kinds(new(item))) == (instance_id, ["orchestratorStarted", "eventRaised"])
+    return item
+
+
+async def end_with(bench, worker, *actions):
+    """End "one" by a recursive termination, whose turn also does this."""
+    await bench.service.terminate("one", "why", recursive=True)
+    await bench.answer(await worker.turn(), *actions, end(TERMINATED, "why"))
+    assert await bench.status("one") == "TERMINATED"
+
+
+@pytest.mark.parametrize("other", ["a client's", "another parent's"])
+def test_what_has_the_id_that_a_last_turn_asks_for_is_left_alone(database_url, other):
+    async def test(bench):
+        worker = await begin(bench)
+        if other == "a client's":
+            await bench.start("flow", "taken")
+        else:
+            await bench.start("flow", "above")
+            await bench.answer(await worker.turn(), child("taken"))
+        await bench.answer(await worker.turn())
+        await end_with(bench, worker, child("taken", number=3))
+        await hears_an_event_alone(bench, worker, "taken")
+
+    on_bench(database_url, test)
+
+
+def test_what_has_the_id_that_a_last_turn_asks_for_stays_pending(database_url):
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.start("flow", "taken", start_at=soon(3600).ToMicroseconds())
+        await end_with(bench, worker, child("taken", number=3))
+        await bench.until(lambda: not rows(database_url, "SELECT seq FROM control_queue WHERE instance_id = 'taken'"))
+        assert await bench.status("taken") == "PENDING"
+
+    on_bench(database_url, test)
+
+
+def test_what_a_client_has_started_under_the_id_of_a_child_that_ended_is_left_alone(database_url):
+    """The parent has not heard of its child's end yet: in its history the child is open."""
+    async def test(bench):
+        worker = await begin(bench, child("below"))
+        below = await worker.turn()
+        bench.board.stop_offering()
+        await bench.service.terminate("one", "why", recursive=True)
+        await bench.answer(below, end(result="done"))
+        await bench.start("flow", "below")
+        bench.board._offering = True
+        bench.board.pump()
+        found = {item.key.instance_id: item for item in (await worker.turn(), await worker.turn())}
+        assert kinds(new(found["one"])) == ["orchestratorStarted", "executionTerminated"]
+        await bench.answer(found["below"])
+        await bench.answer(found["one"], end(TERMINATED, "why"))
+        await hears_an_event_alone(bench, worker, "below")
+
+    on_bench(database_url, test)
+
+
+def test_a_recursion_that_is_meant_for_another_takes_no_children_along(database_url):
+    """It comes while a termination without one is out."""
+    async def test(bench):
+        worker = await begin(bench)
+        await bench.start("flow", "taken")
+        await bench.answer(await worker.turn(), child("kept"))
+        await bench.answer(await worker.turn())
+        await bench.service.terminate("taken", "by itself", recursive=False)
+        out = await worker.turn()
+        await end_with(bench, worker, child("taken", number=3))
+        await bench.answer(out, end(TERMINATED))
+        assert await bench.status("taken") == "TERMINATED"
+        await hears_an_event_alone(bench, worker, "kept")
+
+    on_bench(database_url, test)
+
+
+def test_a_child_that_continued_as_new_is_its_parents_still(database_url):
+    async def test(bench):
+        worker = await begin(bench, child("below"))
+        await bench.answer(await worker.turn(), again())
+        await bench.answer(await worker.turn())
+        await end_with(bench, worker)
+        item = await worker.turn()
+        assert (item.key.instance_id, kinds(new(item))) == ("below", ["orchestratorStarted", "executionTerminated"])
+
+    on_bench(database_url, test)
+
+
+def test_a_termination_outlives_the_execution_of_the_child_that_continues_as_new(database_url):
+    async def test(bench):
+        worker = await begin(bench, child("below"))
+        await bench.answer(await worker.turn())
+        await bench.service.raise_event("below", "go", None)
+        out = await worker.turn()
+        await end_with(bench, worker)
+        await bench.answer(out, again())
+        state = await bench.service.wait_for_completion("below", payloads=True)
+        assert (state.row.status, state.output) == (Status.TERMINATED, "why")
+        assert worker.turns.empty()
+
+    on_bench(database_url, test)
+
+
+def test_a_child_that_lived_on_is_its_rewound_parents(database_url):
+    async def test(bench):
+        worker = await begin(bench, child("below"))
+        await bench.answer(await worker.turn())
+        await bench.service.raise_event("one", "go", None)
+        await bench.answer(await worker.turn(), end(FAILED))
+        await bench.service.rewind("one", None)
+        await bench.answer(await worker.turn())
+        await end_with(bench, worker)
+        item = await worker.turn()
+        assert (item.key.instance_id, kinds(new(item))) == ("below", ["orchestratorStarted", "executionTerminated"])
 
     on_bench(database_url, test)

@@ -185,10 +185,15 @@ class Model:
         return sorted((one.id, one.status, one.input, one.output) for one in self.instances.values()
                       if one.id.startswith(prefix) and (not statuses or one.status in statuses))
 
-    def deliver(self, instance_id: str, told: Word, execution: int | None = None) -> None:
-        """Put a message into an instance's inbox; one that nobody can take any more is dropped."""
+    def deliver(self, instance_id: str, told: Word, execution: int | None = None,
+                parent: tuple[str, int] | None = None) -> None:
+        """Put a message into an instance's inbox; one that nobody can take any more is dropped.
+
+        One that a `parent` sends, an execution of an instance, is for what that has started.
+        """
         found = self.instances.get(instance_id)
-        if found is not None and not found.ended and execution in (None, found.execution):
+        if (found is not None and not found.ended and execution in (None, found.execution)
+                and (parent is None or (found.parent is not None and found.parent[:2] == parent))):
             found.inbox.append(told)
 
     # Turns
@@ -260,7 +265,7 @@ class Model:
             children = found.history if recurse and status == Status.TERMINATED else ()
             found.history.append(("completed", int(status), output, failure))
             self._end(found, Status(status), output, failure)
-            self._terminate_open(children, taken.terminated)
+            self._terminate_open(found, children, taken.terminated)
         else:
             found.inbox += to_self + refusals
 
@@ -323,12 +328,12 @@ class Model:
         else:
             self._tell_parent(found, "child failed", failure[0] if failure else "OrchestrationTerminated")
 
-    def _terminate_open(self, history: Collection[Word], terminated: Word | None) -> None:
+    def _terminate_open(self, found: Instance, history: Collection[Word], terminated: Word | None) -> None:
         """A recursive termination reaches every child that has not reported its end."""
         reported = {told[1] for told in history if told[0] in ("child done", "child failed")}
         for told in history:
             if told[0] == "child" and told[1] not in reported:
-                self.deliver(told[3], ("terminated", terminated[1], True))
+                self.deliver(told[3], ("terminated", terminated[1], True), parent=(found.id, found.execution))
 
     def _tell_parent(self, found: Instance, what: str, how: str | None) -> None:
         if found.parent is not None:

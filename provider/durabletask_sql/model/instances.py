@@ -75,6 +75,15 @@ class InstanceRow:
         """Where the instance lives."""
         return InstanceKey(self.partition, self.instance_id)
 
+    def is_addressed_by(self, execution_id: str | None) -> bool:
+        """Tell whether a message that names this execution (None: whichever runs) is for the one that runs.
+
+        It names that one, or the one that started it: what a parent's end sends is for its children alone, not for
+        what happens to have the id that it asked for. Execution ids are unique.
+        """
+        parent = self.parent.execution_id if self.parent is not None else None
+        return execution_id in (None, self.execution_id, parent)
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceState:

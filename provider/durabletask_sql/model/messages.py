@@ -24,8 +24,10 @@ class MessageKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to be put into the control queue; `execution_id` None addresses whatever execution runs.
+    """A message to be put into the control queue.
 
+    `execution_id` addresses an execution by its own id or by that of its parent's (`InstanceRow.is_addressed_by`); None
+    addresses whatever execution runs.
     An entity has no executions: for a message to one it is the sender's (None: a client or an entity).
     """
 

@@ -75,7 +75,7 @@ class InstanceMemory(Resident[Intake]):
 
         Only a read that is newer than the row can tell the two apart, and only the late one may be discarded.
         """
-        return self.row is None or row.execution_id not in (None, self.row.execution_id)
+        return self.row is None or not self.row.is_addressed_by(row.execution_id)
 
     def enter(self, row: QueueRow) -> bool:
         """Let a queue row enter, in order of sequence; return False when it is there already."""

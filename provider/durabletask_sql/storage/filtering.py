@@ -45,7 +45,7 @@ class Read:
     plain_tasks: Mapping[Task, int]
     locked_entities: Mapping[InstanceKey, int] = field(default_factory=dict)
     plain_entities: Mapping[InstanceKey, int] = field(default_factory=dict)
-    recursive: frozenset[InstanceKey] = frozenset()  # of what ends here: those with a recursive termination in the queue
+    recursive: frozenset[InstanceKey] = frozenset()  # of what ends here: those that a queued termination recurses from
 
 
 @dataclass(slots=True)

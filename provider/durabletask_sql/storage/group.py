@@ -115,7 +115,7 @@ class GroupAttempt:
         locked_entities = self._send(entity_sql.LOCK_FENCES if locks else entity_sql.READ_FENCES,
                                      sorted(entities | new_entities))
         locked_tasks = self._send(sql.LOCK_TASKS if locks else sql.READ_TASKS, sorted(tasks))
-        ending = [item.key for item in group.items if isinstance(item, TurnCheckpoint) and item.if_recursive]
+        ending = {item.key: item.row for item in group.items if isinstance(item, TurnCheckpoint) and item.if_recursive}
         terminations = self._send(sql.READ_ENDING_WITH, sorted(ending), tail=RECURSIVE_TAIL)
         # New children and new entities are seldom there: asking at once saves a round trip.
         plain = self._send(sql.READ_FENCES, sorted(children)) if locks else Reply()
@@ -133,8 +133,9 @@ class GroupAttempt:
             plain_versions = {**_versions(missing_entities), **plain_versions}
         ours = frozenset(partition for partition, owner, epoch in partitions.rows
                          if owner == group.host_id and epoch == group.epochs.get(partition))
-        recursive = frozenset(InstanceKey(partition, instance_id) for partition, instance_id, events in terminations.rows
-                              if is_recursive(bytes(events)))
+        recursive = frozenset(key for partition, instance_id, execution_id, events in terminations.rows
+                              if ending[key := InstanceKey(partition, instance_id)].is_addressed_by(execution_id)
+                              and is_recursive(bytes(events)))
         return Read(ours, fences, plain_fences, tokens, plain_tokens, versions, plain_versions, recursive)
 
     def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:

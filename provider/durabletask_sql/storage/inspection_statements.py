@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam, case, cast, func, literal_column, select, tuple_, update
+from sqlalchemy import ColumnElement, Table, and_, bindparam, case, cast, func, literal_column, or_, select, tuple_, update
 from sqlalchemy.sql.selectable import FromClause
 
 from durabletask_sql.model.messages import MessageKind
@@ -95,8 +95,9 @@ TIMERS = Statement("timers", _waiting(timers), sql.EXECUTIONS)
 
 EVENTS = Statement("control_queue", lambda v: (
     select(control_queue.c.partition, control_queue.c.instance_id)
-    .select_from(v.join(control_queue, sql.by_instance(control_queue, v)))
-    .where(control_queue.c.execution_id.is_(None)).distinct()), sql.KEYS)
+    .select_from(v.join(control_queue, sql.by_instance(control_queue, v)).join(instances, sql.by_key(instances, v)))
+    .where(or_(control_queue.c.execution_id.is_(None),
+               control_queue.c.execution_id == instances.c.parent_execution_id)).distinct()), sql.KEYS)
 
 CHILDREN = Statement("instances", lambda v: (
     select(v.c.partition, v.c.instance_id, instances.c.parent_task_id)

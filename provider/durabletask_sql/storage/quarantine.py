@@ -142,7 +142,7 @@ class _Leaving:
         if item.kind is not AsideKind.TURN:
             return True
         live = self._live.get(item.key)
-        return live is not None and row.execution_id in (None, live.execution_id)
+        return live is not None and live.is_addressed_by(row.execution_id)
 
     def fail(self, now: int) -> Mapping[AsideId, AsideOutcome]:
         messages: list[NewMessage] = []

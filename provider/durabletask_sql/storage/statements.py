@@ -204,7 +204,7 @@ def _sweep(table: Table) -> Callable[[FromClause], Executable]:
 
 # Messages whose bytes end so: what a sweep takes is not read whole to find the few that matter.
 READ_ENDING_WITH = Statement("control_queue", lambda v: (
-    select(control_queue.c.partition, control_queue.c.instance_id, control_queue.c.events)
+    select(control_queue.c.partition, control_queue.c.instance_id, control_queue.c.execution_id, control_queue.c.events)
     .select_from(v.join(control_queue, by_instance(control_queue, v)))
     .where(func.substr(control_queue.c.events, func.length(control_queue.c.events) - 1)
            == bindparam("tail", type_=BYTES))), KEYS)

@@ -106,7 +106,10 @@ def _signals(effects: Effects) -> tuple[NewTimer, ...]:
 
 
 def terminate_children(effects: Effects, history: Iterable[bytes], reason: str | None) -> list[NewMessage]:
-    """Return terminations for every sub-orchestration in this history that has not reported its end."""
+    """Return terminations for every sub-orchestration in this history that has not reported its end.
+
+    They are for what this execution has started: the id may be another's, who had it first or was given it since.
+    """
     open_children: dict[int, str] = {}
     for part in history:
         for event in iter_events(part):
@@ -120,7 +123,8 @@ def terminate_children(effects: Effects, history: Iterable[bytes], reason: str |
                 case _:
                     pass
     event_bytes = frame(events.execution_terminated(effects.now, reason, recurse=True))
-    return [NewMessage(effects.key(child), None, MessageKind.EVENT, event_bytes) for child in open_children.values()]
+    return [NewMessage(effects.key(child), effects.row.execution_id, MessageKind.EVENT, event_bytes)
+            for child in open_children.values()]
 
 
 def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past: Sequence[bytes],

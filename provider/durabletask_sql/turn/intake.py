@@ -100,7 +100,7 @@ def _split(row: InstanceRow, rows: Iterable[RowT]) -> tuple[list[RowT], list[Row
     live: list[RowT] = []
     dead: list[RowT] = []
     for one in rows:
-        other = one.execution_id is not None and one.execution_id != row.execution_id
+        other = not row.is_addressed_by(one.execution_id)
         # A start row without events only wakes an instance that was rewound: its history holds the start already.
         late_start = one.kind is MessageKind.START and bool(row.history_count) and bool(one.events)
         (dead if row.status.is_terminal or other or late_start else live).append(one)
