@@ -9,50 +9,14 @@ from dataclasses import replace
 import pytest
 
 from dispatch.bench import DONE, Bench, Worker, finish, kinds, on_bench, only
+from dispatch.entity_acts import A, B, call, lock, operations, signal, state, unlock
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.suspects import COUNTED_FAILURES
 from durabletask_sql.ports.work import Profile
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
-from durabletask_sql.service.abstraction import Signal
 from entity_rows import guid
-
-A, B = "@counter@a", "@counter@b"
-
-
-async def signal(bench: Bench, entity_id: str = A, operation: str = "add", text: str | None = None) -> None:
-    await bench.entities.signal(Signal(entity_id, operation, text))
-
-
-def operations(item):
-    found = []
-    for event in iter_events(item.operations):
-        kind = event.WhichOneof("eventType")
-        found.append(getattr(event, kind).operation)
-    return found
-
-
-async def state(bench: Bench, entity_id: str = A):
-    found = await bench.entities.get(entity_id)
-    return None if found is None else found.row.state
-
-
-def call(number, entity_id=A, operation="get", text=None):
-    return pb.OrchestratorAction(id=number, sendEntityMessage=pb.SendEntityMessageAction(
-        entityOperationCalled=pb.EntityOperationCalledEvent(
-            requestId=guid(number), operation=operation, targetInstanceId=events.text(entity_id),
-            input=events.text(text))))
-
-
-def lock(number, *entity_ids, section="section"):
-    return pb.OrchestratorAction(id=number, sendEntityMessage=pb.SendEntityMessageAction(
-        entityLockRequested=pb.EntityLockRequestedEvent(criticalSectionId=section, lockSet=entity_ids)))
-
-
-def unlock(number, entity_id, section="section"):
-    return pb.OrchestratorAction(id=number, sendEntityMessage=pb.SendEntityMessageAction(
-        entityUnlockSent=pb.EntityUnlockSentEvent(criticalSectionId=section, targetInstanceId=events.text(entity_id))))
 
 
 def test_signals_come_in_one_batch_in_their_order(database_url):

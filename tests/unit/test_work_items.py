@@ -65,7 +65,8 @@ def test_parts_of_an_answer_are_put_in_order_and_one_that_came_twice_counts_once
 
 
 @pytest.mark.parametrize("parts", [[part(1, "b", partial=False)], [part(0, "a"), part(2, "c", partial=False)],
-                                   [part(0, "a"), part(1, "b")]])
+                                   [part(0, "a"), part(1, "b")], [part(-1, "a"), part(1, "b", partial=False)],
+                                   [part(-1, "a", partial=False)], [pb.OrchestratorResponse()]])
 def test_an_answer_with_a_part_missing_is_refused(parts):
     with pytest.raises(InvalidCompletionError, match="missing"):
         assemble_answer(parts)

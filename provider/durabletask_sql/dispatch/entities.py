@@ -6,7 +6,7 @@ whoever is connected; entities whose next step is a batch wait for an executor t
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -110,6 +110,11 @@ class Entities:
             asyncio.get_running_loop().call_soon(self._ports.pump)
         while (found := ready.take(roomiest)) is not None:
             self._begin(*found)
+
+    def unserved(self) -> Iterable[tuple[str, None, bool]]:
+        """Return name, no version, and whether it is its size, of each entity that waits here and nobody takes."""
+        return ((mem.name, None, mem.needs is not None)
+                for mem in self._memory.entities.waiting_for(self.seats.nobody))
 
     def _begin(self, mem: EntityMemory, seat: Seat[OpenBatch] | None) -> None:
         """Take the next step of an entity. Whatever goes wrong with that concerns this entity alone."""

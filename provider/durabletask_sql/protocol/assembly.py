@@ -89,8 +89,8 @@ def assemble_answer(parts: Sequence[pb.OrchestratorResponse]) -> pb.Orchestrator
     twice (calls may be repeated) counts once.
     """
     by_index = {part.chunkIndex.value: part for part in parts if part.HasField("chunkIndex")}
-    last = max(by_index, default=0)
-    if len(by_index) != last + 1 or by_index[last].isPartial:
+    last = len(by_index) - 1
+    if by_index.keys() != set(range(last + 1)) or last < 0 or by_index[last].isPartial:
         message = f"the answer came in parts {sorted(by_index)}, of which some are missing"
         raise InvalidCompletionError(message)
     whole = pb.OrchestratorResponse()
