@@ -62,6 +62,11 @@ def is_entity(instance_id: str) -> bool:
     return instance_id.startswith("@")
 
 
+def entity_name(entity_id: str) -> str:
+    """Return the name that an entity's id holds, as filters have it."""
+    return entity_id[1:].partition("@")[0].lower()
+
+
 def is_guid(text: str) -> bool:
     """Tell whether a text is a GUID in one of its two plain forms: 32 hexadecimal digits, with or without dashes."""
     return _GUID.fullmatch(text) is not None

@@ -5,28 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dispatch.bench import Worker, finish, kinds, on_bench, only
+from dispatch.parked import SMALL, parked, until_parked
 from durabletask_sql.clock import MICROSECONDS
-from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
-from durabletask_sql.storage.parking import READ_MESSAGES, READ_TIMERS
+from durabletask_sql.storage.parking import READ_TIMERS
 
-SMALL = MemoryLimits(partition_messages=20, share_messages=5)
 MANY = 45
-
-
-async def parked(bench, statement=READ_MESSAGES):
-    """The ids of the instances that have parked rows, a row each."""
-    database = bench.runtime.dispatcher._committer._database
-    rows = await database.readers.run(lambda session: session.ask(
-        statement, hub=bench.runtime.hub.hub_id, partition=0, after_at=0, after=0, room=10_000))
-    return [row[2] for row in rows]
-
-
-async def until_parked(bench, count, statement=READ_MESSAGES):
-    async def enough():
-        return len(await parked(bench, statement)) >= count
-    await bench.until_true(enough)
 
 
 async def fill(bench, count=MANY, name="other"):
@@ -221,7 +206,7 @@ def test_parked_instances_are_counted_by_name(database_url):
         await fill(bench, 30, "other")
         await until_parked(bench, 15)
         least = len(set(await parked(bench)))
-        ((name, version, count),) = await bench.runtime.dispatcher._committer.count_parked(1000)
+        ((name, version, count),) = (await bench.runtime.dispatcher._committer.count_parked(1000)).instances
         assert (name, version) == ("other", None)
         assert least <= count <= len(set(await parked(bench)))  # parking may go on meanwhile, un-parking not
 

@@ -85,6 +85,10 @@ class Board:
         """Tell whether somebody connected takes this activity."""
         return bool(self._activities.seats.takers(name, version))
 
+    def takes_entity(self, name: str) -> bool:
+        """Tell whether somebody connected takes entities of this name."""
+        return bool(self._entities.seats.takers(name, None))
+
     def take_surplus(self) -> list[ActivityRow]:
         """Remove and return claimed activity tasks that others should have: all of them once this host drains."""
         return self._activities.take_surplus() if self._offering else self._activities.take_waiting()
@@ -92,7 +96,8 @@ class Board:
     def unserved(self) -> Counter[WorkClass]:
         """Count what waits in memory and nobody takes."""
         return (Counter(WorkClass(WorkKind.ORCHESTRATION, *found) for found in self._turns.unserved())
-                + Counter(WorkClass(WorkKind.ACTIVITY, *found) for found in self._activities.unserved()))
+                + Counter(WorkClass(WorkKind.ACTIVITY, *found) for found in self._activities.unserved())
+                + Counter(WorkClass(WorkKind.ENTITY, *found) for found in self._entities.unserved()))
 
     def pump(self) -> None:
         """Hand out whatever can be handed out now."""
@@ -126,9 +131,10 @@ class Board:
             self._memory.ready.sort_again()
         if takes_activities:
             self._activities.sort_again()
-        if self._entities.seats.add(executor, executor.entity_slots, standing):
+        takes_entities = self._entities.seats.add(executor, executor.entity_slots, standing)
+        if takes_entities:
             self._memory.entities.sort_again()
-        if takes_turns or takes_activities:
+        if takes_turns or takes_activities or takes_entities:
             self._ports.found_takers()
         self._ports.wants_work()
         self.pump()

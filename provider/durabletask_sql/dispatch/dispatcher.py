@@ -108,7 +108,8 @@ class Dispatcher:
             self._submit, committer.activity, self._kick, self._found_takers, self._pump,
             lambda: self._ownership.is_alive, lambda: self._ownership.peers, self._deliveries.mark,
             self._deliveries.deliver), settings.turns)
-        self._parking = Parking(committer, self._memory, seats, clock, identity.host_id, self._lose_ownership)
+        self._parking = Parking(committer, self._memory, seats, entity_seats, clock, identity.host_id,
+                                self._lose_ownership)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
             listeners.committed, self._notices.tell, self._ownership.recover,

@@ -10,11 +10,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
+from typing import Any, NamedTuple
 
 from durabletask_sql.clock import Clock
+from durabletask_sql.dispatch.entities import EntitySeats
+from durabletask_sql.dispatch.executors import Seats
 from durabletask_sql.dispatch.turns import TurnSeats
 from durabletask_sql.errors import OutcomeUnknownError
-from durabletask_sql.partitions.instance import InstanceMemory
+from durabletask_sql.ids import entity_name, is_entity
+from durabletask_sql.partitions.entity import EntityMemory
+from durabletask_sql.partitions.eviction import AnyMemory
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.parking import ParkingLot
 from durabletask_sql.ports.committer import Committer
@@ -27,16 +32,31 @@ _INSTANCES_AT_ONCE = 200
 _ROWS_AT_ONCE = 500
 
 
+class _Class(NamedTuple):
+    """What decides who takes an instance or an entity."""
+
+    seats: Seats[Any]
+    name: str
+    version: str | None
+    needs: Needs
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether somebody takes it."""
+        return bool(self.seats.takers_of(self.name, self.version, self.needs))
+
+
 class Parking:
     """Parking for the partitions that this host owns."""
 
-    def __init__(self, committer: Committer, memory: Memory, seats: TurnSeats, clock: Clock, host_id: int,
-                 lose_ownership: Callable[[], None]) -> None:
-        """`seats` tell who takes what."""
+    def __init__(self, committer: Committer, memory: Memory, seats: TurnSeats, entity_seats: EntitySeats, clock: Clock,
+                 host_id: int, lose_ownership: Callable[[], None]) -> None:
+        """Both kinds of seats tell who takes what."""
         self._committer = committer
         self._memory = memory
         self._lot = ParkingLot(memory)
         self._seats = seats
+        self._entity_seats = entity_seats
         self._clock = clock
         self._host_id = host_id
         self._lose_ownership = lose_ownership
@@ -70,17 +90,21 @@ class Parking:
         elif self._places:
             await self._look()
 
-    def _candidates(self) -> Iterable[InstanceMemory]:
-        if self._memory.early or self._memory.ready.count(self._seats.nobody):
+    def _candidates(self) -> Iterable[AnyMemory]:
+        memory = self._memory
+        if (memory.early or memory.ready.count(self._seats.nobody)
+                or memory.entities.count(self._entity_seats.nobody)):
             return self._lot.candidates(self._idle())
         return ()
 
-    def _idle(self) -> Iterable[InstanceMemory]:
-        return (mem for mem in self._memory.ready.waiting_for(self._seats.nobody)
-                if mem.needs is None or not mem.needs.echo)
+    def _idle(self) -> Iterable[AnyMemory]:
+        waiting: tuple[Iterable[AnyMemory], ...] = (
+            self._memory.ready.waiting_for(self._seats.nobody),
+            self._memory.entities.waiting_for(self._entity_seats.nobody))
+        return (mem for lane in waiting for mem in lane if mem.needs is None or not mem.needs.echo)
 
-    async def _park(self, chosen: list[InstanceMemory]) -> None:
-        park, needs = self._lot.begin(chosen, self._host_id), [(mem.row, mem.needs) for mem in chosen]
+    async def _park(self, chosen: list[AnyMemory]) -> None:
+        park, classes = self._lot.begin(chosen, self._host_id), list(self._classes(chosen))
         parked = None
         try:
             parked = await self._committer.park(park)
@@ -93,8 +117,16 @@ class Parking:
         if parked is not None and parked.lost_partitions & self._memory.epochs.keys():
             self._lose_ownership()
         # A worker may have come while the rows were on their way out, when it found nothing parked.
-        if any(row is not None and self._seats.takers_of(row.name, row.version, need or Needs()) for row, need in needs):
+        if any(one.is_taken for one in classes):
             self.look_through()
+
+    def _classes(self, chosen: Iterable[AnyMemory]) -> Iterable[_Class]:
+        for mem in chosen:
+            needs = mem.needs or Needs()
+            if isinstance(mem, EntityMemory):
+                yield _Class(self._entity_seats, mem.name, None, needs)
+            elif mem.row is not None:
+                yield _Class(self._seats, mem.row.name, mem.row.version, needs)
 
     async def _look(self) -> None:
         """Look at the next parked rows, and un-park those that somebody takes."""
@@ -126,6 +158,8 @@ class Parking:
     def _may_run(self, row: ParkedRow) -> bool:
         if row.starts_at is not None and row.starts_at > self._clock.now():
             return False  # when the start is due its claim takes them
+        if is_entity(row.key.instance_id):
+            return bool(self._entity_seats.takers(entity_name(row.key.instance_id), None))
         return row.name is None or bool(self._seats.takers(row.name, row.version))
 
 

@@ -61,9 +61,11 @@ class Upkeep:
             self._gave_back()
 
     async def _count_stored(self) -> Counter[WorkClass]:
-        """Count what waits in the database alone: unclaimed tasks and parked instances that nobody here takes."""
+        """Count what waits in the database alone: unclaimed tasks and what is parked, if nobody here takes it."""
         tasks = await self._committer.count_unclaimed(_LOOKED_AT)
-        instances = await self._committer.count_parked(_LOOKED_AT)
+        parked = await self._committer.count_parked(_LOOKED_AT)
         found = [(WorkKind.ACTIVITY, *row) for row in tasks if not self._board.takes_activity(*row[:2])]
-        found += [(WorkKind.ORCHESTRATION, *row) for row in instances if not self._board.takes_turn(*row[:2])]
+        found += [(WorkKind.ORCHESTRATION, *row) for row in parked.instances if not self._board.takes_turn(*row[:2])]
+        found += [(WorkKind.ENTITY, name, None, count) for name, count in parked.entities.items()
+                  if not self._board.takes_entity(name)]
         return Counter({WorkClass(kind, name, version): count for kind, name, version, count in found})

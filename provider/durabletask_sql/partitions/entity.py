@@ -7,6 +7,7 @@ Otherwise a few locked entities with long queues could fill the memory in which 
 
 from dataclasses import dataclass
 
+from durabletask_sql.ids import entity_name
 from durabletask_sql.model.checkpoints import EntityCheckpoint
 from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.messages import MessageKind, QueueRow
@@ -32,7 +33,7 @@ class EntityMemory(Resident[Step]):
     @property
     def name(self) -> str:
         """The entity's name, as filters have it."""
-        return self.key.instance_id[1:].partition("@")[0].lower()
+        return entity_name(self.key.instance_id)
 
     @property
     def may_need_none(self) -> bool:

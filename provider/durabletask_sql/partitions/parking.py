@@ -1,12 +1,14 @@
 """Which instances are parked when memory runs short, and how memory follows. No IO.
 
-Only what cannot run is parked: instances that nobody takes, and messages of those whose start is not due. As long as
-there is room they stay, so that a worker which comes back finds them where they were.
+Only what cannot run is parked: instances and entities that nobody takes, and messages of those whose start is not due.
+As long as there is room they stay, so that a worker which comes back finds them where they were.
 """
 
 from collections.abc import Iterable, Iterator
 
 from durabletask_sql.model.instances import InstanceKey
+from durabletask_sql.partitions.entity import EntityMemory
+from durabletask_sql.partitions.eviction import AnyMemory
 from durabletask_sql.partitions.instance import InstanceMemory
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.ports.parking import Park, Parked
@@ -21,8 +23,8 @@ class ParkingLot:
         """Work on this memory."""
         self._memory = memory
 
-    def candidates(self, idle: Iterable[InstanceMemory]) -> Iterator[InstanceMemory]:
-        """Yield whom to park now: instances whose messages come too early, and those that nobody takes (`idle`)."""
+    def candidates(self, idle: Iterable[AnyMemory]) -> Iterator[AnyMemory]:
+        """Yield whom to park now: instances whose messages come too early, and what nobody takes (`idle`)."""
         if self._is_pressed():
             yield from self._early()
             yield from idle
@@ -44,7 +46,7 @@ class ParkingLot:
                 del memory.early[key]
         return early
 
-    def begin(self, chosen: Iterable[InstanceMemory], host_id: int) -> Park:
+    def begin(self, chosen: Iterable[AnyMemory], host_id: int) -> Park:
         """Keep these instances from running, and return what parks them."""
         keys, timers = list[InstanceKey](), list[tuple[int, int]]()
         for mem in chosen:
@@ -68,6 +70,8 @@ class ParkingLot:
                               frozenset(one.seq for one in mem.timers if (partition, one.seq) in parked.timers))
                 if mem.rows or mem.timers:
                     memory.read_afresh(key)
+                elif isinstance(mem, EntityMemory):
+                    mem.forget()  # where what it hides begins, among what was parked
                 memory.early.pop(key, None)
             memory.consider(mem)
             memory.let_go(mem)

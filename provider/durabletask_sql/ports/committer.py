@@ -13,7 +13,7 @@ from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, QueueRow, TimerRow
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
-from durabletask_sql.ports.parking import Park, Parked, ParkedPlace, ParkedRow
+from durabletask_sql.ports.parking import Park, Parked, ParkedCounts, ParkedPlace, ParkedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,8 @@ class Committer(Protocol):
         """Make the parked rows of some instances rows that nobody holds. Raises as `commit` does."""
         ...
 
-    async def count_parked(self, limit: int) -> Sequence[tuple[str, str | None, int]]:
-        """Return names and versions of parked instances with how many there are, of at most `limit`."""
+    async def count_parked(self, limit: int) -> ParkedCounts:
+        """Count what is parked, by name: of at most `limit` instances and entities."""
         ...
 
     async def holders(self) -> str:

@@ -51,9 +51,9 @@ class ParkedPlace:
 
 @dataclass(frozen=True, slots=True)
 class ParkedRow:
-    """A parked row with the name of its instance (None: there is none). `starts_at`: its start is due only then.
+    """A parked row with the name of its instance (None: there is none, or it is an entity).
 
-    `fire_at` is 0 for messages.
+    `starts_at`: its start is due only then. `fire_at` is 0 for messages.
     """
 
     seq: int
@@ -62,3 +62,11 @@ class ParkedRow:
     name: str | None
     version: str | None
     starts_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedCounts:
+    """How many instances of each name and version are parked, and how many entities of each name."""
+
+    instances: tuple[tuple[str, str | None, int], ...]
+    entities: Mapping[str, int]

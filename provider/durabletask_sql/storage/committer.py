@@ -25,7 +25,7 @@ from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.ports.committer import Committed, Group, HollowHistory, Load, Loaded, Pending
 from durabletask_sql.ports.hubs import TaskHub
-from durabletask_sql.ports.parking import Park, Parked, ParkedPlace, ParkedRow
+from durabletask_sql.ports.parking import Park, Parked, ParkedCounts, ParkedPlace, ParkedRow
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.dialect import Statement
@@ -42,7 +42,7 @@ from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.holders import holders
 from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
-from durabletask_sql.storage.parking import COUNT_PARKED, park, read_parked, unpark
+from durabletask_sql.storage.parking import count_parked, park, read_parked, unpark
 from durabletask_sql.storage.session import Reply, Session, asked, repeated, written
 from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK
 from durabletask_sql.storage.texts import fill
@@ -129,11 +129,9 @@ class SqlCommitter:
         return await self._database.readers.run(lambda session: read_parked(
             session, self._hub.hub_id, place, limit))
 
-    async def count_parked(self, limit: int) -> Sequence[tuple[str, str | None, int]]:
-        """Return names and versions of parked instances with how many there are, of at most `limit`."""
-        rows = await self._database.readers.run(lambda session: asked(
-            session, COUNT_PARKED, hub=self._hub.hub_id, room=limit))
-        return [(name, version, count) for name, version, count in rows]
+    async def count_parked(self, limit: int) -> ParkedCounts:
+        """Count what is parked, by name: of at most `limit` instances and entities."""
+        return await self._database.readers.run(lambda session: count_parked(session, self._hub.hub_id, limit))
 
     async def pack(self, turn: TurnCheckpoint) -> TurnCheckpoint:
         """Return a turn with its texts packed as they are stored."""

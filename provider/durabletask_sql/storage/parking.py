@@ -1,5 +1,6 @@
 """Parking rows and taking parked ones up again."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +19,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.selectable import FromClause
 
+from durabletask_sql.ids import entity_name, is_entity
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.status import Status
-from durabletask_sql.ports.parking import Park, Parked, ParkedPlace, ParkedRow
+from durabletask_sql.ports.parking import Park, Parked, ParkedCounts, ParkedPlace, ParkedRow
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.dialect import (
     BIGINT,
@@ -40,9 +42,9 @@ PARKED = literal_column("-1", INTEGER)
 
 
 def _park_messages(v: FromClause) -> Executable:
-    """Park each instance's oldest rows that are in memory or that nobody holds; locked ones are left."""
+    """Park each instance's rows that are in memory or that nobody holds, the first ones of a claim; locked ones stay."""
     place = func.row_number().over(partition_by=(control_queue.c.partition, control_queue.c.instance_id),
-                                   order_by=control_queue.c.seq).label("place")
+                                   order_by=(control_queue.c.kind, control_queue.c.seq)).label("place")
     held = unindexed(control_queue.c.held_epoch)
     ranked = (select(*rows_of(control_queue), place)
               .select_from(v.join(control_queue, sql.by_instance(control_queue, v)))
@@ -111,11 +113,12 @@ def _count() -> Executable:
                      control_queue.c.partition.in_(select(partitions.c.partition).where(
                          partitions.c.hub_id == sql.HUB)))
               .limit(bindparam("room", type_=BIGINT))).subquery("oldest")
-    return (select(instances.c.name, instances.c.version, func.count())
-            .select_from(oldest.join(instances, and_(
+    entity = case((instances.c.instance_id.is_(None), oldest.c.instance_id)).label("entity")
+    return (select(entity, instances.c.name, instances.c.version, func.count())
+            .select_from(oldest.outerjoin(instances, and_(
                 instances.c.hub_id == oldest.c.hub_id, instances.c.partition == oldest.c.partition,
                 instances.c.instance_id == oldest.c.instance_id)))
-            .group_by(instances.c.name, instances.c.version))
+            .group_by(entity, instances.c.name, instances.c.version))
 
 
 COUNT_PARKED = Statement("control_queue", no_source(_count))
@@ -136,6 +139,17 @@ def park(session: Session, hub_id: int, what: Park) -> Parked:
     late = session.send(PARK_TIMERS, due, hub=hub_id) if due else Reply()
     session.commit()
     return Parked(frozenset(_pairs(messages)), frozenset(_pairs(late)), frozenset(named) - ours)
+
+
+def count_parked(session: Session, hub_id: int, limit: int) -> ParkedCounts:
+    """Count what is parked, by name: of at most `limit` instances and entities."""
+    entities, found = Counter[str](), list[tuple[str, str | None, int]]()
+    for entity, name, version, count in asked(session, COUNT_PARKED, hub=hub_id, room=limit):
+        if entity is None:
+            found.append((name, version, count))
+        elif is_entity(entity):
+            entities[entity_name(entity)] += count
+    return ParkedCounts(tuple(found), entities)
 
 
 def read_parked(session: Session, hub_id: int, place: ParkedPlace, limit: int) -> list[ParkedRow]:
