@@ -18,6 +18,7 @@ from durabletask_sql.errors import UnavailableError
 from durabletask_sql.ids import jitter
 from durabletask_sql.storage.faults import WouldWaitError
 from durabletask_sql.storage.sqlite_faults import is_busy, unavailable
+from durabletask_sql.storage.writing_process import writing_process
 
 try:
     import fcntl
@@ -180,5 +181,6 @@ class _Patience:
             since, now = self._since, time.monotonic()
             if since is not None and now - since >= _FIRST_REPORT_SECONDS and now - reported >= _NEXT_REPORT_SECONDS:
                 reported = now
-                _log.warning("another process has held the write lock of %r for %.1f s: nothing can be committed before "
-                             "its transaction ends; waiting", self._path, now - since)
+                _log.warning("%s has held the write lock of %r for %.1f s: nothing can be committed before its transaction "
+                             "ends, nothing is lost; waiting: have it commit or roll back, or end it",
+                             writing_process(self._path), self._path, now - since)
