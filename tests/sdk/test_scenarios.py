@@ -64,9 +64,23 @@ def family_of_big_children(ctx, count):
     return sum(results)
 
 
+def do_say(_, text):
+    return text
+
+
+def naming(ctx, _):
+    """Makes GUIDs over three turns; what it said is what they were when they were made first."""
+    made, said = [], []
+    for _ in range(3):
+        made += [ctx.new_uuid(), ctx.new_uuid()]
+        said.append((yield ctx.call_activity(do_say, input=made[-2])))
+        said.append((yield ctx.call_activity(do_say, input=made[-1])))
+    return made, said
+
+
 @pytest.fixture(scope="module")
 def client(hub: Hub) -> Iterator[TaskHubGrpcClient]:
-    functions = (do_make, do_fail, two_fan_outs, wide, careful, watchful, reading, family_of_big_children)
+    functions = (do_make, do_fail, do_say, naming, two_fan_outs, wide, careful, watchful, reading, family_of_big_children)
     with hub.worker(*functions), hub.client() as client:
         yield client
 
@@ -109,6 +123,14 @@ def test_an_orchestration_sees_one_clock_and_is_told_when_it_replays(client, fre
     chunks = client._stub.StreamInstanceHistory(pb.StreamInstanceHistoryRequest(instanceId=instance_id))
     first = next(event for chunk in chunks for event in chunk.events)
     assert before == str(first.timestamp.ToDatetime())
+
+
+def test_guids_differ_and_are_the_same_in_each_replay(client):
+    """They are made of the instance and of its turns' clocks, which the history has to keep to the microsecond."""
+    made, said = output(client, naming, None)
+    assert made == said
+    assert len(set(made)) == 6
+    assert not set(made) & set(output(client, naming, None)[0])
 
 
 def test_an_orchestrator_that_changed_meanwhile_fails_and_says_so(client):
