@@ -156,7 +156,10 @@ def test_an_entity_starts_orchestrations_of_their_own():
     answer(), answer(success(), success(), success()), answer(pb.OperationResult()),
     answer(success(), actions=[pb.OperationAction()]), answer(success(), actions=[send("nobody")]),
     answer(success(), actions=[start(name="")]), answer(success(), actions=[start(instanceId="@a@b")]),
-    answer(success(), actions=[start(instanceId="a\0b")]),
+    answer(success(), actions=[start(instanceId="a\0b")]), answer(success(), actions=[start(instanceId="i" * 2_001)]),
+    answer(success(), actions=[start(name="n" * 2_001)]), answer(success(), actions=[start(version={"value": "1\0"})]),
+    answer(success(), actions=[start(version={"value": "v" * 2_001})]),
+    answer(success(), actions=[send("@counter@" + "k" * 2_000)]),
 ])
 def test_what_cannot_be_carried_out_is_refused(bad):
     with pytest.raises(InvalidCompletionError, match=E.instance_id):

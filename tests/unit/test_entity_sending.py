@@ -22,6 +22,7 @@ from durabletask_sql.turn.intake import Intake, Termination
 from entity_rows import ANN, NOW, PARTITIONS, guid, key, row
 
 A, B = "@counter@a", "@counter@b"
+LONG = "@counter@" + "k" * 2_000
 GRANTED = CriticalSection(ANN.section_id, (A, B), granted=True)
 ASKED = CriticalSection(ANN.section_id, (A, B))
 
@@ -111,6 +112,7 @@ def test_a_signal_for_the_past_goes_out_at_once():
 
 @pytest.mark.parametrize(("action", "kind"), [
     (called(3, target="counter"), "InvalidEntityId"), (called(3, target="@a"), "InvalidEntityId"),
+    (called(3, target=LONG), "InvalidEntityId"),
     (called(3, request_id="x"), "InvalidRequestId")])
 def test_a_call_that_cannot_be_sent_fails(action, kind):
     [sent] = turn(action).messages
@@ -120,9 +122,18 @@ def test_a_call_that_cannot_be_sent_fails(action, kind):
 
 
 @pytest.mark.parametrize("action", [signaled(3, target="x"), asked(3, "x"), message(3), legacy(3, "@a", "op"),
-                                    legacy(3, A, "op@noon"), legacy(3, A, "what")])
+                                    legacy(3, A, "op@noon"), legacy(3, A, "what"),
+                                    signaled(3, target=LONG), asked(3, A, LONG), legacy(3, LONG, "op")])
 def test_messages_to_nobody_are_refused(action):
     with pytest.raises(InvalidCompletionError, match="action 3"):
+        turn(action)
+
+
+@pytest.mark.parametrize(("section", "words"), [("a\0b", "NUL character"), ("s" * 2_001, "2001 bytes")])
+def test_a_critical_section_that_no_database_could_hold_is_refused(section, words):
+    action = asked(3, A)
+    action.sendEntityMessage.entityLockRequested.criticalSectionId = section
+    with pytest.raises(InvalidCompletionError, match=f"action 3.*critical section.*{words}"):
         turn(action)
 
 

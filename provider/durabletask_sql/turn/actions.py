@@ -8,8 +8,9 @@ from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.protocol.pb_time import in_range, micros_rounded_up
 from durabletask_sql.turn.children import new_child
-from durabletask_sql.turn.effects import Effects, check_name, check_version, refuse
+from durabletask_sql.turn.effects import Effects, check, refuse
 from durabletask_sql.turn.entity.sending import send_entity_message, send_legacy_message
+from durabletask_sql.turn.names import flaw_of_name, flaw_of_text
 from durabletask_sql.turn.notices import FIRE_AND_FORGET
 
 
@@ -37,8 +38,8 @@ def record(effects: Effects, action: pb.OrchestratorAction) -> None:
 
 def _schedule_task(effects: Effects, action: pb.OrchestratorAction) -> None:
     task = action.scheduleTask
-    check_name(effects, action, task.name, "activity name")
-    check_version(effects.row, action, task.version.value)
+    check(effects.row, action, flaw_of_name(task.name, "activity name"))
+    check(effects.row, action, flaw_of_text(task.version.value, "version"))
     event = events.task_scheduled(effects.now, action.id, task)
     effects.history.append(frame(event))
     effects.activities.append(NewActivity(
@@ -58,7 +59,7 @@ def _create_timer(effects: Effects, action: pb.OrchestratorAction) -> None:
 def _send_event(effects: Effects, action: pb.OrchestratorAction) -> None:
     sent = action.sendEvent
     target = sent.instance.instanceId
-    check_name(effects, action, target, "target instance id")
+    check(effects.row, action, flaw_of_name(target, "target instance id"))
     effects.history.append(frame(events.event_sent(effects.now, action.id, sent)))
     event = frame(events.event_raised(effects.now, sent.name, sent.data.value if sent.HasField("data") else None))
     if target == effects.row.instance_id:
@@ -69,7 +70,7 @@ def _send_event(effects: Effects, action: pb.OrchestratorAction) -> None:
 
 def _terminate(effects: Effects, action: pb.OrchestratorAction) -> None:
     asked = action.terminateOrchestration
-    check_name(effects, action, asked.instanceId, "id of the instance to terminate")
+    check(effects.row, action, flaw_of_name(asked.instanceId, "id of the instance to terminate"))
     if is_entity(asked.instanceId):
         return  # an entity has nothing that could be terminated (S-334)
     reason = asked.reason.value if asked.HasField("reason") else None
@@ -80,10 +81,10 @@ def _terminate(effects: Effects, action: pb.OrchestratorAction) -> None:
 def _create_child(effects: Effects, action: pb.OrchestratorAction) -> None:
     """Record a sub-orchestration and make its instance; tags of the parent are inherited (S-098)."""
     asked, parent = action.createSubOrchestration, effects.row
-    check_name(effects, action, asked.name, "sub-orchestration name")
+    check(effects.row, action, flaw_of_name(asked.name, "sub-orchestration name"))
     child_id = asked.instanceId or f"{parent.instance_id}:{action.id:04x}"
-    check_name(effects, action, child_id, "sub-orchestration id")
-    check_version(effects.row, action, asked.version.value)
+    check(effects.row, action, flaw_of_name(child_id, "sub-orchestration id"))
+    check(effects.row, action, flaw_of_text(asked.version.value, "version"))
     tags = {name: value for name, value in parent.tags.items() if name != FIRE_AND_FORGET} | dict(asked.tags)
     body = pb.SubOrchestrationInstanceCreatedEvent(instanceId=child_id, name=asked.name, tags=tags)
     for name in ("version", "input", "parentTraceContext"):

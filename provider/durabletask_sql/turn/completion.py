@@ -11,9 +11,10 @@ from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame, iter_events
 from durabletask_sql.protocol.pb_time import in_range, is_zero, timestamp
-from durabletask_sql.turn.effects import Effects, check_version, refuse
+from durabletask_sql.turn.effects import Effects, check, refuse
 from durabletask_sql.turn.entity.sections import releases
 from durabletask_sql.turn.intake import Intake, Termination
+from durabletask_sql.turn.names import flaw_of_text
 from durabletask_sql.turn.notices import child_ended_notice
 from durabletask_sql.turn.start import start_message
 
@@ -136,7 +137,7 @@ def continue_as_new(base: TurnCheckpoint, effects: Effects, intake: Intake, past
     """
     old, done = effects.row, completion.completeOrchestration
     new_input = done.result.value if done.HasField("result") else None
-    check_version(old, completion, done.newVersion.value)
+    check(old, completion, flaw_of_text(done.newVersion.value, "version"))
     row = replace(
         base.row, execution_id=effects.new_execution_id(), status=Status.RUNNING, history_count=0,
         version=done.newVersion.value if done.HasField("newVersion") else old.version,

@@ -12,9 +12,6 @@ from durabletask_sql.model.messages import MessageKind, NewActivity, NewMessage,
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 
-# A database's index holds no longer key; ids of children of children grow with each level.
-LONGEST_NAME = 2_000
-
 
 @dataclass(slots=True)
 class Effects:
@@ -50,22 +47,7 @@ def refuse(row: InstanceRow, action: pb.OrchestratorAction, why: str) -> NoRetur
     raise InvalidCompletionError(message)
 
 
-def check_name(effects: Effects, action: pb.OrchestratorAction, name: str, what: str) -> None:
-    """Refuse a name that cannot be one."""
-    if not name or "\0" in name:
-        refuse(effects.row, action, f"the {what} {name!r} must not be empty or hold a NUL character")
-    check_length(effects.row, action, name, what)
-
-
-def check_version(row: InstanceRow, action: pb.OrchestratorAction, version: str) -> None:
-    """Refuse a version that no database could hold."""
-    if "\0" in version:
-        refuse(row, action, f"the version {version!r} must not hold a NUL character")
-    check_length(row, action, version, "version")
-
-
-def check_length(row: InstanceRow, action: pb.OrchestratorAction, text: str, what: str) -> None:
-    """Refuse a name or an id that no index could hold."""
-    size = len(text.encode())
-    if size > LONGEST_NAME:
-        refuse(row, action, f"the {what} {text[:40]!r}... has {size} bytes: at most {LONGEST_NAME} are allowed")
+def check(row: InstanceRow, action: pb.OrchestratorAction, flaw: str | None) -> None:
+    """Refuse an action because of a flaw in a name, a version or an id."""
+    if flaw is not None:
+        refuse(row, action, flaw)

@@ -7,7 +7,7 @@ from typing import NoReturn
 from durabletask_sql.errors import InvalidCompletionError
 from durabletask_sql.ids import guid_of, is_entity, partition_of
 from durabletask_sql.model.checkpoints import EntityCheckpoint, NewChild
-from durabletask_sql.model.entities import EntityRow, is_entity_id
+from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer, QueueRow, TimerRow
 from durabletask_sql.model.status import Status
@@ -17,6 +17,7 @@ from durabletask_sql.protocol.framing import frame
 from durabletask_sql.protocol.pb_time import in_range, micros_rounded_up
 from durabletask_sql.turn.entity.intake import Batch, after, version
 from durabletask_sql.turn.entity.messages import Operation, write_failure, write_result
+from durabletask_sql.turn.names import flaw_of_entity_id, flaw_of_name, flaw_of_text
 from durabletask_sql.turn.start import start_message
 
 
@@ -94,8 +95,7 @@ def _reply(turn: EntityTurn, operation: Operation, result: pb.OperationResult | 
 def _signal(turn: EntityTurn, sent: pb.SendSignalAction, around: Surroundings, messages: list[NewMessage],
             timers: list[NewTimer]) -> None:
     """Send a signal; it gets a request id that every SDK can parse."""
-    if not is_entity_id(sent.instanceId):
-        _refuse(turn, f"{sent.instanceId!r} is not an entity's id: it has the form '@name@key'")
+    _check(turn, flaw_of_entity_id(sent.instanceId))
     event = pb.EntityOperationSignaledEvent(requestId=guid_of(around.new_id()), operation=sent.name,
                                             targetInstanceId=events.text(sent.instanceId))
     for name in ("input", "scheduledTime"):
@@ -115,8 +115,11 @@ def _signal(turn: EntityTurn, sent: pb.SendSignalAction, around: Surroundings, m
 def _start(turn: EntityTurn, asked: pb.StartNewOrchestrationAction, around: Surroundings) -> NewChild:
     """Start an orchestration of its own; one that runs under this id already is left alone."""
     instance_id = asked.instanceId or around.new_id()
-    if not asked.name or "\0" in asked.name + instance_id or is_entity(instance_id):
-        _refuse(turn, f"orchestration {asked.name!r} cannot be started with the id {instance_id!r}")
+    _check(turn, flaw_of_name(asked.name, "orchestration name"))
+    _check(turn, flaw_of_name(instance_id, "orchestration id"))
+    _check(turn, flaw_of_text(asked.version.value, "version"))
+    if is_entity(instance_id):
+        _refuse(turn, f"orchestration {asked.name!r} cannot be started with the id {instance_id!r}, which is an entity's")
     due = micros_rounded_up(in_range(asked.scheduledTime)) if asked.HasField("scheduledTime") else 0
     now = around.now
     row = InstanceRow(
@@ -125,6 +128,11 @@ def _start(turn: EntityTurn, asked: pb.StartNewOrchestrationAction, around: Surr
     text = asked.input.value if asked.HasField("input") else None
     trace = asked.parentTraceContext if asked.HasField("parentTraceContext") else None
     return NewChild(row, text, start_message(row, text, trace, now), None)
+
+
+def _check(turn: EntityTurn, flaw: str | None) -> None:
+    if flaw is not None:
+        _refuse(turn, flaw)
 
 
 def _refuse(turn: EntityTurn, why: str) -> NoReturn:

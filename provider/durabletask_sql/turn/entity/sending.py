@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from durabletask_sql.errors import MalformedFrameError
 from durabletask_sql.ids import guid_of, is_guid
-from durabletask_sql.model.entities import LockOwner, is_entity_id
+from durabletask_sql.model.entities import LockOwner
 from durabletask_sql.model.instances import CriticalSection
 from durabletask_sql.model.messages import MessageKind, NewMessage, NewTimer
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import frame
 from durabletask_sql.protocol.pb_time import in_range, micros_rounded_up
-from durabletask_sql.turn.effects import Effects, refuse
+from durabletask_sql.turn.effects import Effects, check, refuse
 from durabletask_sql.turn.entity import legacy
 from durabletask_sql.turn.entity.messages import (
     Caller,
@@ -27,6 +27,7 @@ from durabletask_sql.turn.entity.messages import (
     write_lock_request,
 )
 from durabletask_sql.turn.entity.sections import holds, unlock
+from durabletask_sql.turn.names import flaw_of_entity_id, flaw_of_text
 
 
 def send_entity_message(effects: Effects, action: pb.OrchestratorAction) -> None:
@@ -82,6 +83,7 @@ def _request_locks(effects: Effects, action: pb.OrchestratorAction, section_id: 
     lock_set = tuple(sorted(set(wanted)))
     for entity_id in lock_set:
         _target(effects, action, entity_id)
+    check(effects.row, action, flaw_of_text(section_id, "id of the critical section"))
     owner = LockOwner(effects.row.instance_id, effects.row.execution_id, section_id)
     request = LockRequest(owner, lock_set, 0, is_legacy)
     if not lock_set:
@@ -140,16 +142,15 @@ def _kind(effects: Effects, target: str) -> MessageKind:
 
 
 def _target(effects: Effects, action: pb.OrchestratorAction, entity_id: str) -> str:
-    if not is_entity_id(entity_id):
-        refuse(effects.row, action, f"{entity_id!r} is not an entity's id: it has the form '@name@key'")
+    check(effects.row, action, flaw_of_entity_id(entity_id))
     return entity_id
 
 
 def _why_not(target: str, request_id: str) -> pb.TaskFailureDetails | None:
     """Return why a call cannot be sent, for its caller; None when it can."""
-    if not is_entity_id(target):
-        return pb.TaskFailureDetails(errorType="InvalidEntityId", isNonRetriable=True, errorMessage=(
-            f"{target!r} is not an entity's id: it has the form '@name@key'"))
+    flaw = flaw_of_entity_id(target)
+    if flaw is not None:
+        return pb.TaskFailureDetails(errorType="InvalidEntityId", isNonRetriable=True, errorMessage=flaw)
     if not is_guid(request_id):
         return pb.TaskFailureDetails(errorType="InvalidRequestId", isNonRetriable=True, errorMessage=(
             f"the request id {request_id!r} of the call to '{target}' is not a GUID"))
