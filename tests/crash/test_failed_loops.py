@@ -40,12 +40,12 @@ def test_a_server_with_a_loop_that_has_failed_exits_with_1_and_another_goes_on_w
         for number, command in enumerate([FRAGILE, (sys.executable, "-m", "durabletask_sql")]):
             server = ServerProcess(database_url, tmp_path / f"server{number}.log", "--lease-seconds", str(LEASE),
                                    "--partitions", str(PARTITIONS), command=command).start()
+            stack.callback(server.kill)
             worker = WorkerProcess(server.address)
             worker.start()
             stack.callback(worker.kill)
             servers.append(server)
         broken, other = servers
-        stack.callback(other.kill)
         until(lambda: shared(database_url, servers), 15)
         with quiet_client(other.address) as client:
             ids = start_all(client)
@@ -63,12 +63,15 @@ def test_a_server_with_a_loop_that_has_failed_exits_with_1_and_another_goes_on_w
 def test_a_server_that_waits_for_work_in_progress_does_not_wait_when_a_loop_has_failed(database_url, tmp_path):
     server = ServerProcess(database_url, tmp_path / "server.log", command=FRAGILE).start()
     work, hub = Work(), Hub(server)
-    with hub.client() as client, hub.worker(*work.functions):
+    with ExitStack() as stack:
+        stack.callback(server.kill)
+        client = stack.enter_context(hub.client())
+        stack.enter_context(hub.worker(*work.functions))
+        stack.callback(work.release.set)
         client.schedule_new_orchestration("holder")
         assert work.begun.wait(30)
         server.send(signal.SIGTERM)
         assert server.is_running(0.5)
         server.send(signal.SIGUSR1)
         assert server.wait(5) == 1
-        work.release.set()
     assert server.log.read_text().splitlines()[-1] == SENTENCE
