@@ -166,6 +166,26 @@ def test_a_recursive_purge_that_is_cut_short_can_be_repeated(database_url):
     in_world(database_url, test)
 
 
+def test_a_recursive_purge_leaves_what_was_given_a_childs_id_meanwhile(database_url):
+    """Between the look at what is below and the purge a client makes the child anew, and that one ends as well."""
+    async def test(w: World):
+        await family(w, "root", "one", "two")
+        await w.end_all(["one", "two", "root"])
+        children = w.instances.children
+
+        async def look(keys):
+            found = await children(keys)
+            if any(row.instance_id == "one" for row in found):
+                await ended(w, "one")
+            return found
+
+        w.instances.children = look
+        assert (await purges(w).purge([w.key("root")], recursive=True)).count == 2
+        assert await there(w, "root", "one", "two") == ["one"]
+
+    in_world(database_url, test)
+
+
 def test_ending_at_once_needs_no_worker_and_makes_what_is_out_stale(database_url):
     async def test(w: World):
         await family(w, "parent", "child")

@@ -71,25 +71,27 @@ class Purges:
                 count += len(await self._instances.purge(batch))
         return Purged(count + len(await self._instances.purge(ended)))
 
-    async def _levels_below(self, roots: Iterable[InstanceKey]) -> list[list[InstanceKey]]:
+    async def _levels_below(self, roots: Iterable[InstanceKey]) -> list[Roots]:
         """Return the ended sub-orchestrations of these instances, of any execution, level by level.
 
-        What is below one that still runs belongs to it and is left alone with it.
+        What is below one that still runs belongs to it and is left alone with it. Each comes with the execution that it
+        was found in: its id may be given to another meanwhile.
         """
-        levels: list[list[InstanceKey]] = []
+        levels: list[Roots] = []
         seen, level = set(roots), list(roots)
         while level:
             below = await self._instances.children(level)
-            level = [row.key for row in below if row.status.is_terminal and row.key not in seen]
-            seen.update(level)
-            levels.append(level)
+            found = {row.key: row.execution_id for row in below if row.status.is_terminal and row.key not in seen}
+            seen.update(found)
+            levels.append(found)
+            level = list(found)
         return levels
 
     def _is_over(self, until: float | None) -> bool:
         return until is not None and self._clock.monotonic() >= until
 
 
-def _batches(keys: Iterable[InstanceKey]) -> Iterable[Roots]:
-    listed = list(keys)
+def _batches(roots: Roots) -> Iterable[Roots]:
+    listed = list(roots.items())
     for start in range(0, len(listed), _BATCH):
-        yield dict.fromkeys(listed[start:start + _BATCH])
+        yield dict(listed[start:start + _BATCH])
