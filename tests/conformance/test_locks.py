@@ -183,10 +183,10 @@ def test_a_dead_host_that_cannot_be_buried_costs_nobody_a_lease_nor_its_partitio
                 taken, _ = await asyncio.gather(w.take(second), w.leases.heartbeat(second.host_id, 12))
             assert taken.keys() == w.epochs.keys()
             await w.take(second)
-            assert w.host.host_id in (await w.leases.look(second)).dead
+            assert w.host.host_id in (await w.leases.look(second)).hosts
         assert sum("cannot be buried yet" in message for message in caplog.messages) == 1
         await w.take(second)
-        assert w.host.host_id not in (await w.leases.look(second)).dead
+        assert w.host.host_id not in (await w.leases.look(second)).hosts
         claimed = await w.load(epochs={}, host_id=second.host_id, activities=claim(1), claim_token=5)
         assert len(claimed.activities) == 1
 
