@@ -6,12 +6,13 @@ from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.ports.work import ActivityItem
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from stateful.bench import OfferedTurn
-from stateful.model import Model, Taken
+from stateful.instances import Taken
+from stateful.model import Model
 from stateful.script import Replay
 from stateful.words import action, word
 
 LONGEST_DELAY = 61 * MICROSECONDS  # of what was given back, or whose answer was none
-_MOST_INVALID = 3  # of the five after which messages are set aside
+MOST_LOST = 2  # losses, or answers that are none, in a row make no difference
 
 
 class Answers:
@@ -20,18 +21,30 @@ class Answers:
     def answer_turn(self, turn: OfferedTurn) -> None:
         """Answer a turn; one that was answered before, or is stale, changes nothing."""
         taken = self._take(turn)
-        answer = Replay().run(turn.past, turn.new, turn.time)
-        self.invalid.pop(turn.instance, None)
+        found = self.model.instances.get(turn.instance)
+        answer = Replay(turn.execution, 0 if found is None else found.rewinds).run(turn.past, turn.new, turn.time)
+        uncertain = turn.instance in self.stale
+        self.stale.discard(turn.instance)
+        now = self.clock.now()
 
         def effect(model: Model) -> None:
             if taken is not None and model.is_current(taken):
-                model.commit(taken, answer.actions, answer.note, self.clock.now())
+                model.commit(taken, answer.actions, answer.note, now)
 
         response = pb.OrchestratorResponse(instanceId=turn.instance, completionToken=turn.token)
         if answer.note is not None:
             response.customStatus.value = answer.note
         response.actions.extend(action(said) for said in answer.actions)
-        self.step(lambda: self.board.complete_turn(response), effect)
+        self.step(lambda: self.board.complete_turn(response), effect, uncertain=uncertain)
+        if taken is not None:
+            self.note_delivery(turn.instance)
+
+    def note_delivery(self, name: str) -> None:
+        """Count how often in a row nothing came of what was out; a success ends that."""
+        if self.calls.struck:
+            self.losses[name] += 1
+        else:
+            del self.losses[name]
 
     def _take(self, turn: OfferedTurn) -> Taken | None:
         """Take a turn from whoever holds it; return what it takes, if an answer to it counts."""
@@ -49,9 +62,8 @@ class Answers:
 
     def answer_invalidly(self, turn: OfferedTurn) -> None:
         """Answer a turn with what cannot be carried out, less often than has its messages set aside."""
-        if self.invalid.get(turn.instance, 0) < _MOST_INVALID:
-            self._take(turn)
-            self.invalid[turn.instance] = self.invalid.get(turn.instance, 0) + 1
+        if self.losses[turn.instance] < MOST_LOST and self._take(turn) is not None:
+            self.losses[turn.instance] += 1
             self._rest_until(turn.instance)
             response = pb.OrchestratorResponse(instanceId=turn.instance, completionToken=turn.token,
                                                actions=[pb.OrchestratorAction(id=1)])
@@ -93,6 +105,8 @@ class Answers:
                 model.finish_task(known_by, *(("task failed", "TaskError", result) if fails else ("task done", result)))
 
         self.step(lambda: self.board.complete_activity(answer), effect, uncertain=not current)
+        if current:
+            self.note_delivery(known_by)
 
 
 def input_of(item: ActivityItem) -> str:

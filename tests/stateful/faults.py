@@ -14,8 +14,8 @@ from durabletask_sql.storage.store import SqlStore
 
 T = TypeVar("T")
 
-WRITES = frozenset({"commit", "commit_alone", "load", "create", "send", "terminate", "purge", "raise_epochs", "acquire",
-                    "register", "heartbeat", "release_claims"})
+WRITES = frozenset({"commit", "commit_alone", "load", "create", "send", "terminate", "purge", "rewind", "raise_epochs", "acquire",
+                    "register", "heartbeat", "release_claims", "signal"})
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Calls:
         return OutcomeUnknownError("a fault of the test")
 
 
-class _Port:
+class Port:
     """A port of the store whose coroutines are counted and may fail."""
 
     def __init__(self, port: object, calls: Calls) -> None:
@@ -97,19 +97,19 @@ class FaultyStore:
         self.close = store.close
 
     def committer(self, hub: TaskHub) -> Any:
-        return _Port(self._store.committer(hub), self._calls)
+        return Port(self._store.committer(hub), self._calls)
 
     def instances(self, hub: TaskHub) -> Any:
-        return _Port(self._store.instances(hub), self._calls)
+        return Port(self._store.instances(hub), self._calls)
 
     def entities(self, hub: TaskHub) -> Any:
-        return _Port(self._store.entities(hub), self._calls)
+        return Port(self._store.entities(hub), self._calls)
 
     def leases(self, hub: TaskHub) -> Any:
-        return _Port(self._store.leases(hub), self._calls)
+        return Port(self._store.leases(hub), self._calls)
 
     def deliveries(self, hub: TaskHub) -> Any:
-        return _Port(self._store.deliveries(hub), self._calls)
+        return Port(self._store.deliveries(hub), self._calls)
 
     def wakeups(self, hub: TaskHub, host_id: int) -> Any:
         return self._store.wakeups(hub, host_id)  # it listens as long as the host lives

@@ -7,97 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
 from durabletask_sql.model.queries import PurgeFilter
-from durabletask_sql.model.status import LIVE, Status
+from durabletask_sql.model.status import Status
+from stateful.entity_model import Batch, BatchAnswer, Entities, Owner
+from stateful.instances import Instance, Request, Taken, Task, Timer, beginning, report_of
 from stateful.words import Word
 
 # Results belong to the execution that asked for them; all other messages reach whichever execution runs.
-RESULTS = ("task done", "task failed", "timer fired", "child done", "child failed")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a client asks to create. `start_at` in microseconds; `event`: a name and its data, raised with it."""
-
-    id: str
-    input: str
-    dedupe: frozenset[Status] = LIVE
-    start_at: int | None = None
-    event: tuple[str, str] | None = None
-
-
-@dataclass
-class Timer:
-    """Something that becomes ready at `due`: a timer's event, or a scheduled start."""
-
-    due: int
-    number: int
-    told: Word
-
-
-@dataclass
-class Task:
-    """An activity task, known by its input. `optional`: it may be gone, being unwanted and not begun."""
-
-    instance: str
-    execution: int
-    id: int
-    input: str
-    optional: bool = False
-
-
-@dataclass
-class Instance:
-    """An orchestration instance. `start` is what its execution begins with, until its first turn is committed."""
-
-    id: str
-    execution: int
-    input: str | None
-    created: int
-    status: Status = Status.PENDING
-    generation: int = 0
-    scheduled: int | None = None
-    start: tuple[Word, ...] = ()
-    parent: tuple[str, int, int] | None = None  # its id, its execution, the id of its action
-    history: list[Word] = field(default_factory=list)
-    inbox: list[Word] = field(default_factory=list)
-    timers: list[Timer] = field(default_factory=list)
-    output: str | None = None
-    failure: tuple[str, str] | None = None
-    note: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.status.is_terminal
-
-    @property
-    def terminations(self) -> list[Word]:
-        return [told for told in self.inbox if told[0] == "terminated"]
-
-    def due(self, now: int) -> list[Timer]:
-        return sorted((timer for timer in self.timers if timer.due <= now), key=lambda one: (one.due, one.number))
-
-    def is_runnable(self, now: int) -> bool:
-        """Whether a turn would have something to take."""
-        due = [timer.told[0] for timer in self.due(now)]
-        if self.ended or not (self.history or self.start or "started" in due):
-            return False
-        return bool(self.start or self.inbox or due)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What an offered turn takes: of the execution's start, of its inbox so many, these timers."""
-
-    instance: str
-    execution: int
-    length: int  # of the history before it
-    new: tuple[Word, ...]
-    messages: int = 0
-    timers: tuple[int, ...] = ()
-    terminated: Word | None = None
+RESULTS = ("task done", "task failed", "timer fired", "child done", "child failed", "call done", "call failed", "granted")
 
 
 class Model:
@@ -106,6 +24,7 @@ class Model:
     def __init__(self) -> None:
         self.instances: dict[str, Instance] = {}
         self.tasks: dict[str, Task] = {}
+        self.entities = Entities(self.deliver)
         self.numbers = 0
 
     def number(self) -> int:
@@ -122,18 +41,20 @@ class Model:
         if old is not None and not old.ended and Status.TERMINATED in request.dedupe:
             return "invalid"
         if old is not None:
-            self._delete_tasks(old.id)
+            self.delete_tasks(old.id)
+            self._leave_sections(old)
             if not old.ended and old.parent is not None and old.parent[0] != old.id:
-                self._tell_parent(old, "child failed", "OrchestrationReplaced")
+                parent, execution, number = old.parent
+                self.deliver(parent, ("child failed", number, "OrchestrationReplaced"), execution)
         made = Instance(request.id, self.number(), request.input, now,
                         generation=0 if old is None else old.generation + 1)
         self.instances[made.id] = made
-        started = _started(made)
+        begin = beginning(made)
         if request.start_at is not None and request.start_at > now:
             made.scheduled = request.start_at
-            made.timers.append(Timer(made.scheduled, self.number(), started))
+            made.timers.append(Timer(made.scheduled, self.number(), begin))
         else:
-            made.start = (started,)
+            made.start = (begin,)
         if request.event is not None:
             self.deliver(made.id, ("event", *request.event))
         return "ok"
@@ -156,7 +77,7 @@ class Model:
             family |= more
         gone = [one for one in family if self.instances[one].ended]
         for one in gone:
-            self._delete_tasks(one)
+            self.delete_tasks(one)
             del self.instances[one]
         return len(gone)
 
@@ -203,13 +124,14 @@ class Model:
         found = self.instances.get(instance_id)
         if found is None or found.ended:
             return f"a turn of {instance_id!r} was offered, which is {found and found.status.name}"
-        if list(past) != found.history:
-            return f"a turn of {instance_id!r} has the history {past}, it should be {found.history}"
+        shown = [one for one in found.history if one[0] != "rewound"]
+        if list(past) != shown:
+            return f"a turn of {instance_id!r} has the history {past}, it should be {shown}"
         taken = self._take(found, list(new[1:]), now)
         if new[0] != ("turn",) or taken is None:
             return f"a turn of {instance_id!r} is told {new}; what waits is {found.start}, {found.inbox}, {found.due(now)}"
         messages, timers, terminated = taken
-        return Taken(instance_id, found.execution, len(past), tuple(new), messages, timers, terminated)
+        return Taken(instance_id, found.execution, len(found.history), found.links, tuple(new), messages, timers, terminated)
 
     @staticmethod
     def _take(found: Instance, told: list[Word], now: int) -> tuple[int, tuple[int, ...], Word | None] | None:
@@ -217,11 +139,12 @@ class Model:
         due, timers, messages = found.due(now), list[int](), 0
         starts = [timer for timer in due if timer.told[0] == "started"]
         first = list(found.start or [timer.told for timer in starts[:1]])
-        if not found.history and (not first or told[:len(first)] != first):
+        begins = found.start is not None or bool(starts)
+        if (not found.history and not begins) or told[:len(first)] != first:
             return None
         told = told[len(first):]
         timers += [timer.number for timer in starts]
-        if found.history and found.inbox and found.inbox[0][0] == "terminated":
+        if not begins and found.inbox and found.inbox[0][0] == "terminated":
             merged = ("terminated", found.inbox[0][1], any(one[2] for one in found.terminations))
             return (0, (), merged) if told == [merged] else None
         suspended = any(one[0] == "suspended" for one in first)
@@ -234,24 +157,26 @@ class Model:
             if told and not suspended and messages == len(found.inbox) and told[0] == timer.told:
                 timers.append(timer.number)
                 told = told[1:]
-        return None if told or not (first or messages or timers) else (messages, tuple(timers), None)
+        return None if told or not (begins or messages or timers) else (messages, tuple(timers), None)
 
     def is_current(self, taken: Taken) -> bool:
         """Whether an answer to this turn counts."""
         found = self.instances.get(taken.instance)
         return (found is not None and not found.ended and found.execution == taken.execution
-                and len(found.history) == taken.length)
+                and (len(found.history), found.links) == (taken.length, taken.links))
 
     def commit(self, taken: Taken, actions: Sequence[Word], note: str | None, now: int) -> None:
         """Follow a turn whose answer was committed."""
         found, told = self.instances[taken.instance], taken.new
         found.inbox = found.inbox[taken.messages:]
         found.timers = [timer for timer in found.timers if timer.number not in taken.timers]
-        found.start = ()
+        found.start = None
         suspensions = [one[0] for one in told if one[0] in ("suspended", "resumed")]
         suspended = suspensions[-1] == "suspended" if suspensions else found.status is Status.SUSPENDED
         found.status, found.note = Status.SUSPENDED if suspended else Status.RUNNING, note
         found.history += told
+        for section in found.sections:
+            section.granted |= ("granted", section.id) in told
         refusals = [refusal for said in actions if (refusal := self._record(found, said, now)) is not None]
         end = next((said for said in actions if said[0] in ("complete", "again")), None)
         to_self = self._send(found, actions)
@@ -280,19 +205,44 @@ class Model:
                 child = asked or f"{found.id}:{number:04x}"
                 found.history.append(("child", number, name, child, data))
                 return self._start_child(found, number, child, data, now)
-        if said[0] in ("task", "timer", "tell"):
+            case "signal" | "call" | "lock" | "unlock", *_:
+                self._tell_entity(found, said, now)
+        if said[0] in ("task", "timer", "tell", "signal", "call", "lock", "unlock"):
             found.history.append(said)
         return None
 
-    def _start_child(self, parent: Instance, number: int, child: str, data: str, now: int) -> Word | None:
+    def _tell_entity(self, found: Instance, said: Word, now: int) -> None:
+        """Send a signal or a call, ask for locks or give one back."""
+        match said:
+            case "signal", _, target, name, data, due:
+                self.entities.operate(target, name, data, due=due if due is not None and due > now else None)
+            case "call", _, target, name, data, request:
+                holds = any(section.granted and target in section.entities for section in found.sections)
+                self.entities.operate(target, name, data, request=request, caller=(found.id, found.execution), ahead=holds)
+            case "lock", _, section_id, wanted:
+                found.sections.append(self.entities.request(Owner(found.id, found.execution, section_id), wanted))
+            case "unlock", _, section_id, target:
+                for section in [one for one in found.sections if one.id == section_id and target in one.entities]:
+                    self.entities.release(Owner(found.id, found.execution, section_id), section, target)
+                    section.entities = tuple(one for one in section.entities if section.granted and one != target)
+                found.sections = [one for one in found.sections if one.entities]
+
+    def _leave_sections(self, found: Instance) -> None:
+        """Free or cancel everything that an execution holds or asks for."""
+        for section in found.sections:
+            self.entities.release(Owner(found.id, found.execution, section.id), section)
+        found.sections = []
+
+    def _start_child(self, parent: Instance | None, number: int, child: str, data: str, now: int) -> Word | None:
+        """Start an orchestration, for a parent or an entity; one that runs under the id is left alone."""
         old = self.instances.get(child)
         if old is not None and not old.ended:
             return ("child failed", number, "OrchestrationAlreadyExists")
         if old is not None:
             self._make_optional(child)
-        made = Instance(child, self.number(), data, now, parent=(parent.id, parent.execution, number),
+        made = Instance(child, self.number(), data, now, parent=parent and (parent.id, parent.execution, number),
                         generation=0 if old is None else old.generation)
-        made.start = (_started(made),)
+        made.start = (beginning(made),)
         self.instances[child] = made
         return None
 
@@ -312,21 +262,21 @@ class Model:
     def _continue(self, found: Instance, end: Word, to_self: list[Word], told: Sequence[Word]) -> None:
         """Begin the next execution: what was carried over and sent to itself comes before what waits."""
         _, _, found.input, carried = end
+        self._leave_sections(found)
         found.execution, found.status, found.history, found.timers = self.number(), Status.RUNNING, [], []
-        found.scheduled = None
+        found.scheduled, found.rewinds = None, 0
         again = [one for one in told[-1:] if one[0] == "suspended"]
-        found.start = (_started(found), *carried, *to_self, *again)
+        found.start = (beginning(found), *carried, *to_self, *again)
         found.inbox = [one for one in found.inbox if one[0] not in RESULTS]
 
     def _end(self, found: Instance, status: Status, output: str | None, failure: tuple[str, str] | None) -> None:
         found.status, found.output, found.failure = status, output if failure is None else None, failure
-        found.start, found.inbox, found.timers = (), [], []
+        found.start, found.inbox, found.timers = None, [], []
+        self._leave_sections(found)
         if status is Status.TERMINATED:
             self._make_optional(found.id)
-        if status is Status.COMPLETED:
-            self._tell_parent(found, "child done", output)
-        else:
-            self._tell_parent(found, "child failed", failure[0] if failure else "OrchestrationTerminated")
+        if found.parent is not None:
+            self.deliver(found.parent[0], report_of(found, found.parent[2]), found.parent[1])
 
     def _terminate_open(self, found: Instance, history: Collection[Word], terminated: Word | None) -> None:
         """A recursive termination reaches every child that has not reported its end."""
@@ -334,11 +284,6 @@ class Model:
         for told in history:
             if told[0] == "child" and told[1] not in reported:
                 self.deliver(told[3], ("terminated", terminated[1], True), parent=(found.id, found.execution))
-
-    def _tell_parent(self, found: Instance, what: str, how: str | None) -> None:
-        if found.parent is not None:
-            parent, execution, number = found.parent
-            self.deliver(parent, (what, number, how), execution)
 
     def end_pending(self, with_turn_out: Collection[str]) -> None:
         """End what was terminated by a message before its first turn; a first turn that is out comes before that."""
@@ -350,6 +295,14 @@ class Model:
                     self._end(found, Status.TERMINATED, found.terminations[0][1], None)
                     again = True
 
+    # Entities
+
+    def commit_batch(self, batch: Batch, answer: BatchAnswer, now: int) -> None:
+        """Follow an entity's batch whose answer was committed."""
+        self.entities.commit(batch, answer, now)
+        for instance_id, data in answer.starts:
+            self._start_child(None, 0, instance_id, data, now)
+
     # Activities
 
     def finish_task(self, known_by: str, told: str, *rest: str) -> None:
@@ -358,14 +311,10 @@ class Model:
         if task is not None:
             self.deliver(task.instance, (told, task.id, *rest), task.execution)
 
-    def _delete_tasks(self, instance_id: str) -> None:
+    def delete_tasks(self, instance_id: str) -> None:
+        """Delete the activity tasks of an instance."""
         self.tasks = {known_by: task for known_by, task in self.tasks.items() if task.instance != instance_id}
 
     def _make_optional(self, instance_id: str) -> None:
         for task in self.tasks.values():
             task.optional |= task.instance == instance_id
-
-
-def _started(made: Instance) -> Word:
-    parent = None if made.parent is None else (made.parent[0], made.parent[2])
-    return ("started", "script", None, made.input, parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,10 +14,13 @@ from checker import unpacked
 from durabletask_sql.model.status import Status
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.texts import INPUT, OUTPUT, put_back
-from stateful.model import Instance, Model
+from stateful import entity_snapshot
+from stateful.entity_snapshot import StoredEntity
+from stateful.instances import Instance
+from stateful.model import Model
 from stateful.words import Word, word, words
 
-_TABLES = ("instances", "history", "payloads", "control_queue", "timers", "activity_queue", "quarantine", "hosts",
+_TABLES = ("instances", "history", "payloads", "control_queue", "timers", "activity_queue", "entities", "quarantine", "hosts",
            "partitions", "task_hubs")
 
 
@@ -37,6 +41,7 @@ class Snapshot:
 
     instances: dict[str, Stored]
     tasks: Counter[str]
+    entities: dict[str, StoredEntity]
     quarantined: int
 
 
@@ -71,15 +76,17 @@ class Tables:
         """Read everything of a hub. Rows that no turn will ever take are left out: only the checker minds them."""
         found = {row["instance_id"]: Stored(row) for row in self._rows("instances", hub, "instance_id")}
         self._read_texts(hub, found)
-        for row in self._rows("control_queue", hub, "kind, seq"):
+        queue, timers = self._rows("control_queue", hub, "seq"), self._rows("timers", hub, "fire_at, seq")
+        for row in sorted(queue, key=lambda row: row["kind"]):
             if _is_current(found, row) and not _has_ended(found[row["instance_id"]]):
                 found[row["instance_id"]].queue.append(tuple(words([bytes(row["events"])])))
-        for row in self._rows("timers", hub, "fire_at, seq"):
+        for row in timers:
             if _is_current(found, row):
                 found[row["instance_id"]].timers.append((row["fire_at"], words([bytes(row["events"])])[0]))
         tasks = Counter(word(pb.HistoryEvent.FromString(bytes(row["event"])))[3]
                         for row in self._rows("activity_queue", hub, "seq"))
-        return Snapshot(found, tasks, len(self._rows("quarantine", hub, "seq", "seq")))
+        entities = entity_snapshot.read(self._rows("entities", hub, "instance_id"), queue, timers)
+        return Snapshot(found, tasks, entities, len(self._rows("quarantine", hub, "seq", "seq")))
 
     def _read_texts(self, hub: int, found: dict[str, Stored]) -> None:
         """Read payloads and histories, the latter with their large texts in place."""
@@ -99,8 +106,10 @@ class Tables:
 
 
 def _is_current(found: dict[str, Stored], row: dict[str, Any]) -> bool:
+    """Whether a row is of an instance's execution, or for it: from nobody's execution, or from its parent's."""
     there = found.get(row["instance_id"])
-    return there is not None and row["execution_id"] in (None, there.row["execution_id"])
+    return there is not None and row["execution_id"] in (
+        None, there.row["execution_id"], there.row["parent_execution_id"])
 
 
 def _has_ended(there: Stored) -> bool:
@@ -109,7 +118,7 @@ def _has_ended(there: Stored) -> bool:
 
 def differences(model: Model, snapshot: Snapshot) -> list[str]:
     """Return how the tables differ from what the model says; an empty list is what is wanted."""
-    found = []
+    found = entity_snapshot.differences(model.entities, snapshot.entities)
     for instance_id in sorted(model.instances.keys() | snapshot.instances.keys()):
         wanted, there = model.instances.get(instance_id), snapshot.instances.get(instance_id)
         if wanted is None or there is None:
@@ -130,7 +139,7 @@ def _compare(wanted: Instance, there: Stored) -> list[tuple[str, object, object]
     row = there.row
     failure = row["failure"] and pb.TaskFailureDetails.FromString(bytes(row["failure"]))
     parent = row["parent_instance_id"] and (row["parent_instance_id"], row["parent_task_id"])
-    starts = [wanted.start] if wanted.start else []
+    starts = [] if wanted.start is None else [wanted.start]
     return [
         ("status", Status(row["status"]), wanted.status),
         ("history", there.history, wanted.history),
@@ -143,6 +152,9 @@ def _compare(wanted: Instance, there: Stored) -> list[tuple[str, object, object]
         ("created_at", row["created_at"], wanted.created),
         ("scheduled_at", row["scheduled_at"], wanted.scheduled),
         ("parent", parent, wanted.parent and (wanted.parent[0], wanted.parent[2])),
+        ("sections", json.loads(bytes(row["sections"] or b"[]")),
+         [[one.id, list(one.entities), one.granted] for one in wanted.sections]),
+        ("rewinds", row["rewinds"], wanted.rewinds),
         ("queue", there.queue, starts + [(told,) for told in wanted.inbox]),
         ("timers", there.timers, sorted((timer.due, timer.told) for timer in wanted.timers)),
     ]
@@ -151,4 +163,9 @@ def _compare(wanted: Instance, there: Stored) -> list[tuple[str, object, object]
 def is_running(snapshot: Snapshot, instance_id: str, execution: str) -> bool:
     """Whether an execution is an instance's current one and has not ended."""
     there = snapshot.instances.get(instance_id)
-    return there is not None and there.row["execution_id"] == execution and not _has_ended(there)
+    return there is not None and there.row["execution_id"] == execution and is_live(snapshot, instance_id)
+
+
+def is_live(snapshot: Snapshot, instance_id: str) -> bool:
+    """Whether an instance has not ended."""
+    return not _has_ended(snapshot.instances[instance_id])

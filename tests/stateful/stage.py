@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from typing import Any
 
 from dispatch.bench import only
@@ -26,11 +27,15 @@ from durabletask_sql.ports.work import ActivityItem
 from durabletask_sql.service.orchestrations import Orchestrations
 from durabletask_sql.settings import Settings
 from durabletask_sql.storage.store import SqlStore
-from stateful.answers import LONGEST_DELAY, Answers, input_of
-from stateful.bench import Bench, OfferedTurn
-from stateful.faults import Calls, Fault, FaultyStore
-from stateful.model import Model, Taken
-from stateful.snapshot import Snapshot, Tables, differences, is_running
+from stateful.answers import LONGEST_DELAY, MOST_LOST, Answers, input_of
+from stateful.bench import Bench, OfferedBatch, OfferedTurn
+from stateful.entity_answers import EntityAnswers
+from stateful.entity_model import Batch
+from stateful.faults import Calls, Fault, FaultyStore, Port
+from stateful.instances import Taken
+from stateful.loop import StillLoop
+from stateful.model import Model
+from stateful.snapshot import Snapshot, Tables, differences, is_live, is_running
 
 Effect = Callable[[Model], object]
 Operation = Callable[[], Awaitable[object]]
@@ -44,18 +49,7 @@ _REFUSALS = {AlreadyExistsError: "exists", InvalidArgumentError: "invalid", NotF
              FailedPreconditionError: "live"}
 # One instance in memory, one message of it, no history kept.
 _TIGHT = MemoryLimits(partition_messages=1, share_messages=1, share_bytes=1, instances=1, history_bytes=1)
-_POLLS = 60  # so many looks for what others wrote find it
-
-
-class StillLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still unless the test moves it."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__()
-        self._still = clock
-
-    def time(self) -> float:
-        return self._still.monotonic()
+_POLLS = 100  # so many looks for what others wrote find it, though a host that hears the others looks rarely
 
 
 class _Nobody:
@@ -67,7 +61,7 @@ class _Nobody:
     forget = wake
 
 
-class Stage(Answers):
+class Stage(Answers, EntityAnswers):
     """One task hub of a database: host, benches, model."""
 
     def __init__(self, url: str, hub: str, *, is_tight: bool = False) -> None:
@@ -79,10 +73,15 @@ class Stage(Answers):
             Bench("activities", profile=only(activities=["do"])))}
         self.connected: set[str] = set()
         self.turns: dict[str, Taken | None] = {}  # by token; None: its answer does not count
+        self.batches: dict[str, Batch | None] = {}
+        self.spent_batches: list[OfferedBatch] = []
+        self.purged: set[str] = set()
         self.spent: list[OfferedTurn] = []
         self.spent_tasks: list[ActivityItem] = []
         self.resting: dict[str, int] = {}  # until when an instance, or an activity by its input, may wait
-        self.invalid: dict[str, int] = {}  # how many answers of an instance in a row were none
+        self.stale: set[str] = set()  # linked to a new execution of their parent, maybe behind their owner's back
+        self.losses = Counter[str]()  # how often in a row nothing came of an instance's turn, of a task or a batch
+        self.aside = Calls()  # of another process
         self.failed = True  # until the step that is under way has passed
         self._settings = Settings(database=url, hubs=(hub,), partitions=3)
         self._tables = Tables(url)
@@ -97,6 +96,10 @@ class Stage(Answers):
     @property
     def service(self) -> Any:
         return self.runtime.service
+
+    @property
+    def entities(self) -> Any:
+        return self.runtime.entities
 
     @property
     def board(self) -> Any:
@@ -144,10 +147,12 @@ class Stage(Answers):
     def _put_down(self, name: str) -> None:
         """What a bench holds is not its own any more: answers to it come too late."""
         bench = self.benches[name]
+        self.losses.update([*(turn.instance for turn in bench.turns.values()), *map(input_of, bench.tasks.values())])
         for turn in bench.turns.values():
             self.turns[turn.token] = None
             self.spent.append(turn)
         self.spent_tasks += bench.tasks.values()
+        self.put_down_batches(name)
         bench.turns.clear()
         bench.tasks.clear()
 
@@ -155,9 +160,10 @@ class Stage(Answers):
         """Wait until nothing happens any more; where something waits for time to pass, let it."""
         quiet = stalled = 0
         while quiet < _QUIET and not self.calls.crashed.is_set():
-            if self.calls.in_flight:
-                self.calls.changed.clear()
-                await self.calls.changed.wait()
+            calls = self.calls if self.calls.in_flight else self.aside
+            if calls.in_flight:
+                calls.changed.clear()
+                await calls.changed.wait()
                 quiet = 0
                 continue
             await asyncio.sleep(0)
@@ -190,6 +196,7 @@ class Stage(Answers):
         """Do something to the host and to the model; where a fault made it uncertain, either may have happened."""
         self.failed = True
         self.calls.struck = False
+        links = {one.id: one.links for one in self.model.instances.values()}
         answer = self._run(self._perform(operation))
         candidates = [copy.deepcopy(self.model), self.model]
         wanted = effect(candidates[0])
@@ -197,10 +204,11 @@ class Stage(Answers):
             assert answer == wanted, f"answered {answer!r}, should be {wanted!r}"
             candidates = candidates if uncertain else candidates[:1]
         self.clock.advance(_NUDGE_SECONDS)  # no two steps are at one time
-        if self.calls.struck and not self.calls.crashed.is_set():
-            self._run(self._poll())  # of a write in doubt nobody was told
+        if (self.calls.struck or self.is_tight) and not self.calls.crashed.is_set():
+            self._run(self._poll())  # of a write in doubt nobody was told; and little memory needs more time
         self._run(self._rest())
         self._compare(candidates)
+        self.stale |= {one.id for one in self.model.instances.values() if one.links > links.get(one.id, one.links)}
         return answer
 
     async def _poll(self) -> None:
@@ -226,8 +234,8 @@ class Stage(Answers):
 
     def step_past_the_owner(self, operation: Callable[[Orchestrations], Awaitable[object]], effect: Effect) -> None:
         """Do something as another process does, which does not wake the owner."""
-        hub, settings = self.hub, self._settings
-        others = Orchestrations(hub, self.beside.instances(hub), self.clock, settings.limits, _Nobody())
+        instances = Port(self.beside.instances(self.hub), self.aside)
+        others = Orchestrations(self.hub, instances, self.clock, self._settings.limits, _Nobody())
 
         async def go() -> object:
             answer = await operation(others)
@@ -235,6 +243,11 @@ class Stage(Answers):
             return answer
 
         self.step(go, effect)
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether nothing is held to be at fault if its worker is lost once more."""
+        return max(self.losses.values(), default=0) + (self.calls.fault is not None) < MOST_LOST
 
     def crash(self) -> None:
         """Kill the host between two steps."""
@@ -264,9 +277,11 @@ class Stage(Answers):
                 self.answer_turn(turn)
             for item in self.held_tasks():
                 self.answer_task(item, fails=False)
-            if not self.held() and not self.held_tasks():
+            for batch in self.held_batches():
+                self.answer_batch(batch, len(batch.operations))
+            if not self.holds_any():
                 self.advance(LONGEST_DELAY / MICROSECONDS)
-            if not self.held() and not self.held_tasks():
+            if not self.holds_any():
                 idle = self._idle(set())
                 assert not idle, f"nobody does anything for {idle}"
                 live = [one.id for one in self.model.instances.values() if not one.ended]
@@ -274,6 +289,9 @@ class Stage(Answers):
                     return
                 self._terminate(live[0])
         raise AssertionError("the hub does not come to rest")
+
+    def holds_any(self) -> bool:
+        return bool(self.held() or self.held_tasks() or self.held_batches())
 
     def _terminate(self, instance: str) -> None:
         self.step(lambda: self.service.terminate(instance, "the end", recursive=False),
@@ -298,15 +316,25 @@ class Stage(Answers):
 
     def _compare(self, candidates: list[Model]) -> None:
         snapshot, problems = self._tables.read(self.hub.hub_id), []
-        for model in candidates:
-            model.end_pending(self._out())
+        for model in self._settled(candidates, snapshot):
             problems = differences(model, snapshot)
             if not problems:
                 self.model = model
                 break
         assert not problems, problems
         self._look_at_offers(snapshot)
+        self.look_at_batches()
         self.failed = False
+
+    def _settled(self, candidates: list[Model], snapshot: Snapshot) -> Iterator[Model]:
+        """Yield what there may be once the host has done what needs no worker; with little memory that is not all."""
+        late = {one for one in snapshot.instances if is_live(snapshot, one)} if self.is_tight else set()
+        for model in candidates:
+            for frozen in self.frozen():
+                settled = copy.deepcopy(model)
+                settled.entities.settle(frozen)
+                settled.end_pending(self._out() | late)
+                yield settled
 
     def held(self) -> list[OfferedTurn]:
         return [turn for name in sorted(self.connected) for turn in self.benches[name].turns.values()]
@@ -336,7 +364,8 @@ class Stage(Answers):
             self.turns[turn.token] = taken
         resting = {name for name, until in self.resting.items() if until > now}
         if self.connected - {"activities"} and not self.is_tight:  # little memory needs more time
-            idle = self._idle(latest.keys() | resting)
+            # Those whose answer was none may wait until nothing else is with their worker.
+            idle = self._idle(latest.keys() | resting | (self.losses.keys() if self.holds_any() else set()))
             assert not idle, f"no turn was offered of {idle}"
         if self.connected - {"orchestrations"}:
             offered = {input_of(item) for item in self.held_tasks()}

@@ -38,6 +38,15 @@ def _completed(_: int, e: pb.ExecutionCompletedEvent) -> Word:
 
 
 _WORDS: dict[str, Callable[[int, Any], Word]] = {
+    "entityOperationSignaled": lambda n, e: ("signal", n, text(e, "targetInstanceId"), e.operation, text(e),
+                                             micros(e.scheduledTime) if e.HasField("scheduledTime") else None),
+    "entityOperationCalled": lambda n, e: ("call", n, text(e, "targetInstanceId"), e.operation, text(e), e.requestId),
+    "entityOperationCompleted": lambda _, e: ("call done", e.requestId, text(e, "output")),
+    "entityOperationFailed": lambda _, e: ("call failed", e.requestId, e.failureDetails.errorType),
+    "entityLockRequested": lambda n, e: ("lock", n, e.criticalSectionId, tuple(e.lockSet)),
+    "entityLockGranted": lambda _, e: ("granted", e.criticalSectionId),
+    "entityUnlockSent": lambda n, e: ("unlock", n, e.criticalSectionId, text(e, "targetInstanceId")),
+    "executionRewound": lambda _, e: ("rewound", text(e, "reason")),
     "orchestratorStarted": lambda *_: ("turn",),
     "executionStarted": _started,
     "executionCompleted": _completed,
@@ -61,6 +70,18 @@ def word(event: pb.HistoryEvent) -> Word:
     """Return what an event says."""
     kind = event.WhichOneof("eventType")
     return _WORDS[kind](event.eventId, getattr(event, kind))
+
+
+def message(framed: bytes) -> Word:
+    """Return what a message in an entity's queue says."""
+    said, *following = words([framed])
+    match said[0]:
+        case "signal" | "call":
+            return ("operation", *said[3:5])
+        case "lock":
+            return said[0], said[2]
+        case _:
+            return "release", said[2], *(("along its chain",) if following else ())
 
 
 def words(framed: Iterable[bytes]) -> list[Word]:
@@ -95,9 +116,28 @@ def action(said: Word) -> pb.OrchestratorAction:
             made.terminateOrchestration.instanceId = target
             made.terminateOrchestration.reason.value = reason
             made.terminateOrchestration.recurse = recurse
+        case "signal" | "call" | "lock" | "unlock", _:
+            _tell_entity(made.sendEntityMessage, kind, rest)
         case _:
             _end(made.completeOrchestration, kind, rest)
     return made
+
+
+def _tell_entity(made: pb.SendEntityMessageAction, kind: str, rest: list[Any]) -> None:
+    match kind, rest:
+        case "signal", (target, name, data, due):
+            signal = made.entityOperationSignaled
+            signal.targetInstanceId.value, signal.operation, signal.input.value = target, name, data
+            if due is not None:
+                signal.scheduledTime.CopyFrom(timestamp(due))
+        case "call", (target, name, data, request):
+            call = made.entityOperationCalled
+            call.targetInstanceId.value, call.operation, call.input.value, call.requestId = target, name, data, request
+        case "lock", (section, wanted):
+            made.entityLockRequested.criticalSectionId = section
+            made.entityLockRequested.lockSet.extend(wanted)
+        case "unlock", (section, target):
+            made.entityUnlockSent.criticalSectionId, made.entityUnlockSent.targetInstanceId.value = section, target
 
 
 def _end(done: pb.CompleteOrchestrationAction, kind: str, rest: list[Any]) -> None:
