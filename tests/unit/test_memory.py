@@ -65,3 +65,19 @@ def test_what_others_wrote_for_a_new_instance_before_memory_heard_of_it_is_claim
     memory.merge_child(row_of("e"))
     wanted = memory.take_wanted()
     assert (wanted.claims, wanted.fresh) == ((KEY,), ())
+
+
+def test_an_instance_that_leaves_before_its_start_is_due_leaves_nothing_behind():
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    memory.own(EPOCHS)
+    pending = replace(row_of("e"), status=Status.PENDING, history_count=0, scheduled_at=9)
+    memory.merge_fresh([FreshInstance(KEY, pending, ())])
+    memory.merge_rows([QueueRow(7, KEY, None, MessageKind.EVENT, b"")], read=(KEY,))
+    memory.waits_for_start(memory.instance(KEY))
+    assert list(memory.early) == [KEY]
+    memory.lose(KEY)  # it was purged
+    memory.take_wanted()
+    memory.merge_fresh([FreshInstance(KEY, None, ())])
+    memory.settle_load([KEY])
+    assert memory.find(KEY) is None
+    assert not memory.early

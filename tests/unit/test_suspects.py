@@ -15,6 +15,7 @@ from durabletask_sql.model.messages import MessageKind, QueueRow, TimerRow
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.partitions.suspects import (
     COUNTED_FAILURES,
+    REMEMBERED,
     SUSPECT_FROM,
     Standing,
     Suspicion,
@@ -114,6 +115,16 @@ def test_failures_of_different_items_at_workers_that_complete_nothing_count_agai
     suspicion.completed(working, "a")
     assert suspicion.counts(Standing("kind"), "b")
     assert not suspicion.counts(Standing("kind"), "a")  # it begins anew
+
+
+def test_items_that_fail_here_and_are_never_heard_of_again_are_forgotten():
+    suspicion, working = Suspicion(), Standing("kind")
+    suspicion.completed(working, "z")
+    suspicion.counts(Standing("kind"), "first")
+    for number in range(REMEMBERED):
+        suspicion.counts(Standing("kind"), number)
+    assert len(suspicion._before) == REMEMBERED
+    assert "first" not in suspicion._before
 
 
 def test_of_a_lost_careful_host_the_suspect_alone_is_marked():

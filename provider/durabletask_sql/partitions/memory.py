@@ -69,8 +69,6 @@ class Memory:
         self._messages.pop(partition, None)
         self._loads.drop(partition)
         self.window.drop_partition(partition)
-        for key in [key for key in self.early if key.partition == partition]:
-            del self.early[key]
         for key in [key for key in self._instances if key.partition == partition]:
             self._leave(self._instances[key])
 
@@ -398,3 +396,4 @@ class Memory:
         self._lanes_of(mem).remove(mem)
         self._loads.claims.pop(mem.key, None)
         self.ceilings.leave(mem.key)
+        self.early.pop(mem.key, None)

@@ -22,6 +22,7 @@ from durabletask_sql.model.messages import QueueRow, TimerRow
 SUSPECT_FROM = 3  # marks
 COUNTED_FAILURES = 5
 _OUT_FROM = SUSPECT_FROM + COUNTED_FAILURES
+REMEMBERED = 10_000  # items that have failed here; what completes or is purged elsewhere is never heard of again
 
 
 def is_suspect(failed: int) -> bool:
@@ -146,6 +147,8 @@ class Suspicion:
         return (standing.has_completed or self._completed[standing.kind] > before or len(self._failing) == 1)
 
     def _first_failure(self, standing: Standing, item: Hashable) -> int:
+        if item not in self._before and len(self._before) >= REMEMBERED:
+            del self._before[next(iter(self._before))]
         return self._before.setdefault(item, {}).setdefault(standing.kind, self._completed[standing.kind])
 
     def forget(self, item: Hashable) -> None:
