@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, insert, literal_column, select
+from sqlalchemy import CTE, ColumnElement, Table, and_, insert, literal_column, select
 from sqlalchemy.sql.selectable import FromClause
 
 from durabletask_sql.model.checkpoints import Quarantine
@@ -32,6 +32,8 @@ def _copy(table: Table, source: Source, content: ColumnElement[bytes], **columns
             "instance_id": table.c.instance_id, "execution_id": table.c.execution_id, "content": content, **columns}
         rows = select(*copied.values()).select_from(v.join(table, and_(
             table.c.hub_id == hub_of(v), table.c.partition == v.c.partition, table.c.seq == v.c.seq)))
+        if not isinstance(v, CTE):  # what is deleted next, whose order is not certain (I7)
+            rows = rows.order_by(table.c.partition, table.c.seq).with_for_update(of=table)
         return insert(quarantine_rows).from_select(list(copied), rows)
     return build
 
@@ -61,11 +63,10 @@ def item_row(item: Quarantine, now: int) -> Row:
             item.cause.encode(), blame.worker, blame.attempts, now)
 
 
-def copies(items: Iterable[Quarantine]) -> dict[Statement, list[Row]]:
-    """Return what copies the rows of items, each statement with its rows."""
-    found: dict[Statement, list[Row]] = {}
+def copies(items: Iterable[Quarantine], source: Source) -> list[Row]:
+    """Return what the rows of items in one queue are copied by."""
+    found: list[Row] = []
     for item in items:
         _, item_source, item_seq, *_ = item_row(item, 0)
-        for source, seqs in taken(item).items():
-            found.setdefault(COPY[source], []).extend((item.key.partition, seq, item_source, item_seq) for seq in seqs)
-    return found
+        found += [(item.key.partition, seq, item_source, item_seq) for seq in taken(item).get(source, ())]
+    return sorted(found)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Table, and_, delete, update
+from sqlalchemy import ColumnElement, Table, and_, delete, select, update
 from sqlalchemy.sql.selectable import CTE, FromClause
 
 from durabletask_sql.model.deliveries import Mark, Out, RowKey
@@ -21,6 +21,8 @@ from durabletask_sql.storage.dialect import (
     by_columns,
     hub_of,
     insert_new,
+    locked,
+    rows_of,
     unindexed,
 )
 from durabletask_sql.storage.session import Session
@@ -32,24 +34,39 @@ _MARKED: sql.Types = {**sql.SEQS, "failed": INTEGER}
 _QUEUES = {Source.TASK: activity_queue, Source.MESSAGE: control_queue, Source.TIMER: timers}  # in the lock order
 
 
-def _this_row(table: Table, v: FromClause) -> ColumnElement[bool]:
+def _this_row(table: FromClause, v: FromClause) -> ColumnElement[bool]:
     """Return the condition that a queue's row is that of the source, by key."""
     plain: Callable[[ColumnElement[int]], ColumnElement[int]] = unindexed if isinstance(v, CTE) else lambda col: col
     return and_(plain(table.c.hub_id) == hub_of(v), plain(table.c.partition) == v.c.partition, table.c.seq == v.c.seq)
 
 
-def _mark(table: Table) -> Callable[[FromClause], Executable]:
-    return lambda v: update(table).where(_this_row(table, v)).values(failed_deliveries=v.c.failed)
+def _present(table: Table, v: FromClause, *columns: str) -> FromClause:
+    """Return the rows of the source that are there and that no other session holds.
+
+    Who holds one consumes it, or takes it up: neither is waited for, since a group holds many (I7). Such a row has one
+    failed delivery less, which does no harm.
+    """
+    found = table.alias("found")
+    return locked(v, lambda: (
+        select(*rows_of(found), *(v.c[name] for name in columns)).select_from(v.join(found, _this_row(found, v)))
+        .order_by(found.c.partition, found.c.seq).with_for_update(key_share=True, skip_locked=True, of=found)))
+
+
+def _mark(table: Table, *also: str) -> Callable[[FromClause], Executable]:
+    def build(v: FromClause) -> Executable:
+        rows = _present(table, v, "failed", *also)
+        return (update(table).where(_this_row(table, rows), *(table.c[name] == rows.c[name] for name in also))
+                .values(failed_deliveries=rows.c.failed))
+    return build
 
 
 def _fail(table: Table) -> Callable[[FromClause], Executable]:
-    return lambda v: update(table).where(_this_row(table, v)).values(failed_deliveries=table.c.failed_deliveries + 1)
+    return lambda v: (update(table).where(_this_row(table, _present(table, v)))
+                      .values(failed_deliveries=table.c.failed_deliveries + 1))
 
 
 # What another host has claimed meanwhile is not marked by this one.
-MARK_TASKS = Statement("activity_queue", lambda v: (
-    update(activity_queue).where(_this_row(activity_queue, v), activity_queue.c.token == v.c.token)
-    .values(failed_deliveries=v.c.failed)), {**_MARKED, "token": BIGINT})
+MARK_TASKS = Statement("activity_queue", _mark(activity_queue, "token"), {**_MARKED, "token": BIGINT})
 MARK = {Source.MESSAGE: Statement("control_queue", _mark(control_queue), _MARKED),
         Source.TIMER: Statement("timers", _mark(timers), _MARKED)}
 FAIL = {source: Statement(table.name, _fail(table), sql.SEQS) for source, table in _QUEUES.items()}

@@ -18,6 +18,7 @@ from durabletask_sql.model.checkpoints import (
 )
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, MessageKind, NewActivity, NewMessage, NewTimer, QueueRow, TimerRow
+from durabletask_sql.model.quarantine import Source
 from durabletask_sql.model.status import Status
 from durabletask_sql.ports.committer import Committed, Group
 from durabletask_sql.storage import aside
@@ -154,17 +155,18 @@ class GroupAttempt:
         self._send(entity_sql.UPDATE_ENTITIES, sorted(map(entity_sql.encode_entity, writes.updated_entities)))
         self._send(entity_sql.INSERT_ENTITIES, sorted(map(entity_sql.encode_entity, writes.inserted_entities)))
         self._send(entity_sql.DELETE_ENTITIES, sorted(writes.deleted_entities))
-        for statement, rows in aside.copies(writes.aside).items():
-            self._send(statement, sorted(rows))
+        self._copy(writes, Source.TASK)
         self._send(sql.DELETE_TASKS, sorted(writes.done_tasks))
         self._send(sql.SWEEP_UNCLAIMED, sorted(writes.unclaimed))
         tasks, task_rows = self._plan_tasks(writes)
         task_reply = self._send(sql.INSERT_TASKS, task_rows)
+        self._copy(writes, Source.MESSAGE)
         self._send(sql.DELETE_MESSAGES, sorted(writes.consumed))
         self._send(sql.DROP_MESSAGES, sorted(writes.dropped))
         self._send(sql.SWEEP_MESSAGES, sorted(writes.swept))
         messages, message_rows = self._plan_messages(writes, read)
         message_reply = self._send(sql.INSERT_MESSAGES, message_rows)
+        self._copy(writes, Source.TIMER)
         self._send(sql.DELETE_TIMERS, sorted(writes.fired))
         self._send(sql.DROP_TIMERS, sorted(writes.dropped_timers))
         self._send(sql.SWEEP_TIMERS, sorted(writes.swept_timers))
@@ -179,6 +181,9 @@ class GroupAttempt:
         claimed = self._send(sql.CLAIM, epochs, share=group.share)
         ceilings = self._send(sql.CEILINGS, epochs)
         return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
+
+    def _copy(self, writes: Writes, source: Source) -> None:
+        self._send(aside.COPY[source], aside.copies(writes.aside, source))
 
     def _plan_tasks(self, writes: Writes) -> tuple[list[tuple[NewActivity, bool]], list[Row]]:
         """Say which new activities are born claimed: those that somebody here takes, as long as there is room."""

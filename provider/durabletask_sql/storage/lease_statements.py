@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.selectable import FromClause
 
-from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Executable, Statement, hub_of, no_source
+from durabletask_sql.storage.dialect import BIGINT, INTEGER, TEXT, Executable, Statement, hub_of, in_order, no_source
 from durabletask_sql.storage.statements import HUB, ZERO
 from durabletask_sql.storage.tables import activity_queue, dispatches, hosts, partitions
 
@@ -95,9 +95,8 @@ def _take_dispatches(v: FromClause) -> Executable:
 
 def _release_tasks(v: FromClause) -> Executable:
     """Give back what hosts have claimed that do not live. The host 0 is "unclaimed" and stays."""
-    return update(activity_queue).where(
-        activity_queue.c.hub_id == HUB, activity_queue.c.host > ZERO,
-        _is_of_the_dead(activity_queue.c.host, v)).values(host=0, token=0)
+    return update(activity_queue).where(in_order(activity_queue, v, lambda task: and_(
+        task.c.hub_id == HUB, task.c.host > ZERO, _is_of_the_dead(task.c.host, v)))).values(host=0, token=0)
 
 
 def _as_seen(v: FromClause) -> ColumnElement[bool]:

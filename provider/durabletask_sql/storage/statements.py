@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Table,
     and_,
@@ -32,7 +33,9 @@ from durabletask_sql.storage.dialect import (
     Executable,
     Statement,
     by_columns,
+    by_seq,
     hub_of,
+    in_order,
     in_rows,
     insert_new,
     keyed,
@@ -163,43 +166,69 @@ INSERT_TASKS = Statement(
     "activity_queue", lambda v: insert_rows(activity_queue, v, _TASK).returning(activity_queue.c.seq), _TASK)
 
 
-def _delete_tasks(v: FromClause) -> Executable:
-    """Delete claimed tasks, each only under its claim: this fence, too, is in the statement itself."""
+def held_tasks(v: FromClause, *, skip_locked: bool) -> FromClause:
+    """Return the claimed tasks of the source that are still under their claim, locked in the order of their keys."""
     held = activity_queue.alias("held")
-    rows = locked(v, lambda: (
+    return locked(v, lambda: (
         select(*rows_of(held), v.c.token).select_from(v.join(held, and_(
             held.c.hub_id == hub_of(v), held.c.partition == v.c.partition, held.c.seq == v.c.seq,
             held.c.token == v.c.token)))
-        .order_by(held.c.partition, held.c.seq).with_for_update(skip_locked=True, of=held)))
-    return delete(activity_queue).where(keyed(activity_queue, rows, "token"))
+        .order_by(held.c.partition, held.c.seq).with_for_update(skip_locked=skip_locked, of=held)))
+
+
+def _delete_tasks(v: FromClause) -> Executable:
+    """Delete claimed tasks, each only under its claim: this fence, too, is in the statement itself."""
+    return delete(activity_queue).where(keyed(activity_queue, held_tasks(v, skip_locked=True), "token"))
 
 
 DELETE_TASKS = Statement("activity_queue", _delete_tasks, {**SEQS, "token": BIGINT}, counted=True)
+
+
+def rows_left(table: Table, v: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the condition that a queue row is of some instances, by the (hub, instance, seq) index, locked in order."""
+    found = select(*rows_of(table)).select_from(v.join(table, by_instance(table, v))).where(*conditions)
+    if not isinstance(v, CTE):
+        found = found.order_by(table.c.partition, table.c.seq).with_for_update(of=table)
+    return in_rows(table, v, found)
+
+
 SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
-    delete(activity_queue).where(activity_queue.c.host == 0, in_rows(activity_queue, v, select(
-        *rows_of(activity_queue)).select_from(v.join(activity_queue, by_instance(activity_queue, v)))))), KEYS)
+    delete(activity_queue).where(
+        activity_queue.c.host == 0, rows_left(activity_queue, v, activity_queue.c.host == 0))), KEYS)
+
+
+
+def _drop(table: Table) -> Callable[[FromClause], Executable]:
+    """Delete rows by key, locked in that order first: no lock of an instance keeps others from them."""
+    def build(v: FromClause) -> Executable:
+        found = table.alias("found")
+        rows = locked(v, lambda: (
+            select(*rows_of(found)).select_from(v.join(found, by_seq(found, v)))
+            .order_by(found.c.partition, found.c.seq).with_for_update(of=found)))
+        return delete(table).where(keyed(table, rows))
+    return build
+
 
 _MESSAGE: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
                    "held_epoch": BIGINT, "events": BYTES}
 INSERT_MESSAGES = Statement(
     "control_queue", lambda v: insert_rows(control_queue, v, _MESSAGE).returning(control_queue.c.seq), _MESSAGE)
+# Not locked in order: whoever deletes what a turn or a step has consumed holds the row of its instance or its entity, as
+# others do who delete such rows (what is set aside is locked where it is copied); all else passes locked rows over.
 DELETE_MESSAGES = Statement("control_queue", lambda v: delete(control_queue).where(keyed(control_queue, v)), SEQS,
                             counted=True)
-DROP_MESSAGES = Statement("control_queue", lambda v: delete(control_queue).where(keyed(control_queue, v)), SEQS)
+DROP_MESSAGES = Statement("control_queue", _drop(control_queue), SEQS)
 
 _TIMER: Types = {"partition": INTEGER, "instance_id": TEXT, "execution_id": TEXT, "kind": SMALLINT,
                  "fire_at": BIGINT, "held_epoch": BIGINT, "events": BYTES}
 INSERT_TIMERS = Statement("timers", lambda v: insert_rows(timers, v, _TIMER).returning(timers.c.seq), _TIMER)
 DELETE_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v)), SEQS, counted=True)
-DROP_TIMERS = Statement("timers", lambda v: delete(timers).where(keyed(timers, v)), SEQS)
+DROP_TIMERS = Statement("timers", _drop(timers), SEQS)
 
 
 def _sweep(table: Table) -> Callable[[FromClause], Executable]:
-    """Delete all rows of some instances, by the (hub, instance, seq) index."""
-    def build(v: FromClause) -> Executable:
-        return delete(table).where(in_rows(table, v, select(*rows_of(table)).select_from(
-            v.join(table, by_instance(table, v)))))
-    return build
+    """Delete all rows of some instances."""
+    return lambda v: delete(table).where(rows_left(table, v))
 
 
 # Messages whose bytes end so: what a sweep takes is not read whole to find the few that matter.
@@ -343,8 +372,9 @@ FIND_TASK = Statement("activity_queue", lambda v: (
 
 RELEASE_TASKS = Statement("activity_queue", lambda v: (
     update(activity_queue)
-    .where(activity_queue.c.hub_id == HUB, activity_queue.c.host > ZERO,
-           activity_queue.c.host == bindparam("owner", type_=BIGINT), activity_queue.c.token.in_(select(v.c.token)))
+    .where(in_order(activity_queue, v, lambda task: and_(
+        task.c.hub_id == HUB, task.c.host > ZERO, task.c.host == bindparam("owner", type_=BIGINT),
+        task.c.token.in_(select(v.c.token)))))
     .values(host=0, token=0)), {"token": BIGINT})
 
 

@@ -73,8 +73,8 @@ COUNT_UNCLAIMED = Statement("activity_queue", no_source(_count_unclaimed))
 
 GIVE_BACK = Statement("activity_queue", lambda v: (
     update(activity_queue)
-    .where(keyed(activity_queue, v), activity_queue.c.host == bindparam("owner", type_=BIGINT),
-           activity_queue.c.token.in_(select(v.c.token)))
+    .where(keyed(activity_queue, sql.held_tasks(v, skip_locked=False), "token"),
+           activity_queue.c.host == bindparam("owner", type_=BIGINT))
     .values(host=0, token=0)), {**sql.SEQS, "token": BIGINT})
 
 

@@ -8,7 +8,7 @@ from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import NewMessage
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import COLUMNS
-from durabletask_sql.storage.dialect import TEXT, Row, Statement, by_columns, in_rows, rows_of
+from durabletask_sql.storage.dialect import TEXT, Row, Statement, by_columns
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import activity_queue, history, instances, payloads, quarantine, quarantine_rows
 
@@ -20,8 +20,7 @@ DELETE_INSTANCES = Statement("instances", lambda v: (
     delete(instances).where(by_columns(instances, v, "partition", "instance_id"))), sql.KEYS)
 
 DELETE_TASKS_OF = Statement("activity_queue", lambda v: (
-    delete(activity_queue).where(in_rows(activity_queue, v, select(*rows_of(activity_queue)).select_from(
-        v.join(activity_queue, sql.by_instance(activity_queue, v)))))), sql.KEYS)
+    delete(activity_queue).where(sql.rows_left(activity_queue, v))), sql.KEYS)
 
 DELETE_HISTORY_OF = Statement("history", lambda v: (
     delete(history).where(by_columns(history, v, "partition", "instance_id"))), sql.KEYS)
