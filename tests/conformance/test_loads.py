@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import pytest
 
 from conformance.world import World, in_world
+from durabletask_sql.model.messages import MessageKind
+from durabletask_sql.partitions.shares import FEW
 
 
 def neighbours(w: World, instance_id: str):
@@ -47,5 +50,46 @@ def test_a_scan_that_met_its_limit_beside_full_instances_says_so(database_url):
         rest = await w.load(scan={key.partition: 2}, full=frozenset({key}))
         assert {row.key.instance_id for row in rest.claimed} == {names[2]}
         assert not rest.scan_full
+
+    in_world(database_url, test)
+
+
+async def sent(w: World, instance_id: str, count: int) -> None:
+    """An instance that is in nobody's memory, with so many messages behind its start."""
+    await w.created(instance_id)
+    for number in range(count):
+        await w.instances.send(w.message(instance_id, b"\x1a\x02\x08%c" % number))
+
+
+def test_a_claim_brings_what_the_share_leaves_oldest_first_and_the_start_on_top(database_url):
+    async def test(w: World):
+        await sent(w, "one", 6)
+        key = w.key("one")
+        first = await w.load(fresh=(key,), share=4, left={key: 0})
+        assert [row.kind for row in first.claimed] == [MessageKind.START]
+        second = await w.load(claims=(key,), share=4, left={key: 2})
+        assert [row.events[-1] for row in second.claimed] == [0, 1]
+        assert second.ceilings[key] is not None
+        group = await w.commit(w.turn(await w.created("sender")), claims=(key,), share=4, left={key: 3})
+        assert [row.events[-1] for row in group.claimed] == [2, 3, 4]
+        rest = await w.load(claims=(key,), share=4)
+        assert [row.events[-1] for row in rest.claimed] == [5]
+        assert rest.ceilings == {key: None}
+
+    in_world(database_url, test)
+
+
+def test_what_a_scan_finds_shares_the_room_of_its_partition(database_url):
+    async def test(w: World):
+        partition = w.key("other-0").partition
+        names = ["other-0", *itertools.islice(neighbours(w, "other-0"), 1, 3)]
+        for name in names:
+            await sent(w, name, 20)
+        found = await w.load(scan={partition: 50}, free={partition: 36})
+        counts = Counter(row.key.instance_id for row in found.claimed if row.kind is MessageKind.EVENT)
+        assert set(counts) == set(names)
+        assert max(counts.values()) <= 12
+        few = await w.load(claims=(w.key(names[0]),), free={partition: 0})
+        assert 0 < len(few.claimed) <= FEW
 
     in_world(database_url, test)

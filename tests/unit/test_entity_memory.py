@@ -101,7 +101,8 @@ def test_messages_for_a_locked_entity_are_held_at_once_and_its_scan_goes_on(memo
     assert memory.may_enter(E, 1, 10)
     assert E not in memory.ceilings.full()
     assert memory.ceilings.stuck() == []
-    assert E in memory.warm()
+    assert memory.find(E).known
+    assert not memory.find(E).stale
     memory.merge_ceilings({E: None})
     assert mem.ceiling == 1
 

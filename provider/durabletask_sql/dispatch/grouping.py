@@ -4,8 +4,10 @@ Decides which instances' new rows enter this host's memory with the commit, and 
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
@@ -95,6 +97,30 @@ def choose_entering(memory: Memory, items: Sequence[Item]) -> frozenset[Instance
         count, size = counts.get(message.key, (0, 0))
         counts[message.key] = (count + 1, size + len(message.events))
     return frozenset(key for key, (count, size) in counts.items() if memory.may_enter(key, count, size))
+
+
+def left_of_shares(memory: Memory, keys: Iterable[InstanceKey], consumed: Mapping[InstanceKey, int] = MappingProxyType({})
+                   ) -> dict[InstanceKey, int]:
+    """Return, for those of these instances that have messages in memory, how many more their share allows.
+
+    `consumed` are those that are about to go.
+    """
+    return {key: memory.limits.share_messages - mem.counted + consumed.get(key, 0)
+            for key in keys if (mem := memory.find(key)) is not None and mem.rows}
+
+
+def free_of(memory: Memory, consumed: Mapping[InstanceKey, int] = MappingProxyType({})) -> dict[int, int]:
+    """Return for how many more messages each partition has room; likewise."""
+    free = {partition: memory.limits.partition_messages - count for partition, count in memory.messages.items()}
+    for key, count in consumed.items():
+        if key.partition in free:
+            free[key.partition] += count
+    return free
+
+
+def consumption(items: Iterable[Item]) -> Counter[InstanceKey]:
+    """Count the messages that items consume."""
+    return Counter({item.key: len(item.consumed) for item in items if isinstance(item, TurnCheckpoint | EntityCheckpoint)})
 
 
 def choose_claims(memory: Memory, items: Sequence[Item], entering: frozenset[InstanceKey]) -> tuple[InstanceKey, ...]:

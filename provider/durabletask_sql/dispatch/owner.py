@@ -19,6 +19,9 @@ from durabletask_sql.dispatch.grouping import (
     activity_classes,
     choose_claims,
     choose_entering,
+    consumption,
+    free_of,
+    left_of_shares,
     take_group,
 )
 from durabletask_sql.dispatch.merging import Merger
@@ -220,9 +223,11 @@ class Owner:
     def _group(self, items: tuple[Item, ...], entering: frozenset[InstanceKey],
                claims: tuple[InstanceKey, ...]) -> Group:
         now = self._clock.now()
+        consumed = consumption(items) if claims else {}
         room = self._events.activity_room(activity_classes(items), backlog=self.unclaimed_activities)
         return Group(items, dict(self._memory.epochs), now, self._host_id, new_claim_token(), room, now + TIMER_WINDOW,
-                     entering, claims, self._memory.limits.share_messages)
+                     entering, claims, self._memory.limits.share_messages,
+                     left_of_shares(self._memory, claims, consumed), free_of(self._memory, consumed))
 
     def _drop_foreign(self, submissions: list[Submission]) -> list[Submission]:
         """Turns of partitions that went meanwhile are lost before they are tried."""
@@ -322,9 +327,11 @@ class Owner:
         with_timers, memory.wants_timers = memory.wants_timers, False
         load = Load(
             epochs=dict(memory.epochs), host_id=self._host_id, claims=wanted.claims, fresh=wanted.fresh,
-            warm=memory.warm() if wanted.scan else frozenset(),
+            warm=frozenset(mem.key for mem in memory if mem.known and not mem.stale) if wanted.scan else frozenset(),
             scan={partition: min(room, SCAN_LIMIT) for partition, room in wanted.scan.items()},
             full=memory.ceilings.full() if wanted.scan else frozenset(), share=memory.limits.share_messages,
+            left=left_of_shares(memory, (mem.key for mem in memory) if wanted.scan else (*wanted.claims, *wanted.fresh)),
+            free=free_of(memory),
             timer_horizon=now + TIMER_WINDOW if with_timers else 0, timer_limit=TIMER_LIMIT if with_timers else 0,
             activities=self._events.activity_claims() if self.unclaimed_activities else (),
             claim_token=new_claim_token(),

@@ -82,6 +82,11 @@ class EntityMemory(Resident[Step]):
         return self.is_locked or self.hidden is not None
 
     @property
+    def counted(self) -> int:
+        """How many of its rows count towards its share: none while it keeps only what can run."""
+        return 0 if self.is_choosy else super(EntityMemory, self).counted
+
+    @property
     def waits_for_rows(self) -> bool:
         """Whether its ceiling keeps it from running, and a claim could bring what it needs."""
         return self.may_run and not self.is_choosy and (self.idle or not self.rows)

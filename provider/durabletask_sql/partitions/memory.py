@@ -6,7 +6,7 @@ those of the queue protocol (ARCHITECTURE.md, "How messages are found").
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from durabletask_sql.ids import is_entity
@@ -40,7 +40,7 @@ class Memory:
         self.filling = Filling(limits.history_bytes)
         self._instances: OrderedDict[InstanceKey, AnyMemory] = OrderedDict()
         self.draining = Draining(self._instances, self.consider)
-        self._messages: dict[int, int] = {}
+        self.messages: dict[int, int] = {}  # of each partition
         self.history_bytes = 0
         self._loads = Loads()
         self.ceilings = Ceilings(self._instances)
@@ -57,7 +57,7 @@ class Memory:
             if self.epochs.get(partition) != epoch:
                 self.drop(partition)
                 self.epochs[partition] = epoch
-                self._messages[partition] = 0
+                self.messages[partition] = 0
                 self._loads.scans.add(partition)
                 self.wants_timers = True
                 self.owned_anew.add(partition)
@@ -66,7 +66,7 @@ class Memory:
         """Forget everything of a partition that is not ours any more, at once."""
         self.epochs.pop(partition, None)
         self.draining.partitions.discard(partition)
-        self._messages.pop(partition, None)
+        self.messages.pop(partition, None)
         self._loads.drop(partition)
         self.window.drop_partition(partition)
         for key in [key for key in self._instances if key.partition == partition]:
@@ -87,15 +87,15 @@ class Memory:
         mem = self._instances.get(key)
         return mem if isinstance(mem, InstanceMemory) else None
 
-    def warm(self) -> frozenset[InstanceKey]:
-        """Return the instances that need no fresh read when a row of theirs is claimed."""
-        return frozenset(key for key, mem in self._instances.items() if mem.known and not mem.stale)
+    def __iter__(self) -> Iterator[AnyMemory]:
+        """Yield what is in memory, longest unused first."""
+        return iter(self._instances.values())
 
     def room(self, partition: int) -> int:
         """Return how many more messages of a partition may enter."""
         if len(self._instances) >= self.limits.instances:
             return 0
-        return max(0, self.limits.partition_messages - self._messages.get(partition, 0))
+        return max(0, self.limits.partition_messages - self.messages.get(partition, 0))
 
     def may_enter(self, key: InstanceKey, messages: int, size: int) -> bool:
         """Tell whether so many new messages for an instance may be written as held by this host."""
@@ -164,7 +164,7 @@ class Memory:
             mem = self._remember(row.key)
             if mem.enter(row):
                 self.entered += 1
-                self._messages[row.key.partition] += 1
+                self.messages[row.key.partition] += 1
                 self._look_again(mem)
             if row.key not in read and (not mem.known or mem.is_news(row)):
                 self.read_afresh(row.key)
@@ -353,8 +353,8 @@ class Memory:
         """Take rows and timers of an instance out of memory."""
         before = len(mem.rows)
         mem.remove(seqs, timers)
-        if mem.key.partition in self._messages:
-            self._messages[mem.key.partition] -= before - len(mem.rows)
+        if mem.key.partition in self.messages:
+            self.messages[mem.key.partition] -= before - len(mem.rows)
 
     def _forget_rows(self, mem: AnyMemory) -> None:
         self.remove(mem, frozenset(row.seq for row in mem.rows))

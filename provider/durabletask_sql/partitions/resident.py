@@ -69,6 +69,11 @@ class Resident(Generic[T]):
         """How many deliveries have failed in a row of that row or timer of which most did."""
         return max((*(row.failed for row in self.rows), *(timer.failed for timer in self.timers)), default=0)
 
+    @property
+    def counted(self) -> int:
+        """How many of its rows count towards its share: those below the ceiling."""
+        return len(self.rows) if self.ceiling is None else bisect.bisect_left(self.rows, self.ceiling, key=_seq)
+
     def enter(self, row: QueueRow) -> bool:
         """Let a queue row enter, in order of sequence; return False when it is there already."""
         at = bisect.bisect_left(self.rows, row.seq, key=_seq)

@@ -25,7 +25,9 @@ class Group:
     new children and of continue-as-new, in partitions of ours, always are (unless `alone`); all others are written
     with held_epoch 0. After the inserts the other rows of the instances in `claims` are claimed, and their ceilings
     read. New timers in our partitions due before `timer_horizon` enter; new activities enter, claimed by `host_id`
-    with `claim_token`, as far as `activity_room` goes. `alone` is the solo lane: it runs on a connection
+    with `claim_token`, as far as `activity_room` goes. A claim takes an instance's oldest rows up to its `share`, or
+    to what is `left` of that where it has some, and to its part of the messages for which its partition is `free`.
+    `alone` is the solo lane: it runs on a connection
     of its own beside the committer, so nothing enters and nothing is claimed.
     """
 
@@ -39,6 +41,8 @@ class Group:
     entering: frozenset[InstanceKey] = frozenset()
     claims: tuple[InstanceKey, ...] = ()
     share: int = 1000
+    left: Mapping[InstanceKey, int] = field(default_factory=dict)
+    free: Mapping[int, int] = field(default_factory=dict)
     alone: bool = False
 
 
@@ -72,7 +76,8 @@ class Load:
     `full`; the instances found are claimed: those in `warm` as they are, all others read afresh. `claims` are
     instances to claim that are in memory; `fresh` ones are also read afresh: row, history and the rows already held
     at our epoch. Timers due before `timer_horizon`, at most `timer_limit`, earliest first, are claimed, and
-    the unclaimed activity tasks of the hub that `activities` ask for, with `claim_token`.
+    the unclaimed activity tasks of the hub that `activities` ask for, with `claim_token`. `share`, `left` and `free`
+    bound the claims as those of a group.
     """
 
     epochs: Mapping[int, int]
@@ -83,6 +88,8 @@ class Load:
     scan: Mapping[int, int] = field(default_factory=dict)
     full: frozenset[InstanceKey] = frozenset()
     share: int = 1000
+    left: Mapping[InstanceKey, int] = field(default_factory=dict)
+    free: Mapping[int, int] = field(default_factory=dict)
     timer_horizon: int = 0
     timer_limit: int = 0
     activities: tuple[ActivityClaim, ...] = ()

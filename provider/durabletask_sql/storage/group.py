@@ -20,6 +20,7 @@ from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import ActivityRow, MessageKind, NewActivity, NewMessage, NewTimer, QueueRow, TimerRow
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.model.status import Status
+from durabletask_sql.partitions.shares import rooms
 from durabletask_sql.ports.committer import Committed, Group
 from durabletask_sql.storage import aside
 from durabletask_sql.storage import entity_statements as entity_sql
@@ -178,7 +179,8 @@ class GroupAttempt:
         self._send(sql.DELETE_PAYLOADS, executions)
         self._send(sql.INSERT_PAYLOADS, writes.payloads)
         epochs = [(*key, group.epochs[key.partition]) for key in claims]
-        claimed = self._send(sql.CLAIM, epochs, share=group.share)
+        claimed = self._send(sql.CLAIM, [(*row, room) for row, room in zip(
+            epochs, rooms(claims, group.share, group.left, group.free), strict=True)])
         ceilings = self._send(sql.CEILINGS, epochs)
         return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from durabletask_sql.ids import is_entity
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow, MessageKind, QueueRow, TimerRow
+from durabletask_sql.partitions.shares import rooms
 from durabletask_sql.ports.committer import FreshEntity, FreshInstance, Load, Loaded
 from durabletask_sql.storage import entity_statements as entity_sql
 from durabletask_sql.storage import statements as sql
@@ -101,10 +102,12 @@ class LoadAttempt:
 
     def _claim_and_read(self, ours: frozenset[int], found: _Found, lost: frozenset[int]) -> Loaded:
         load = self._load
-        keys = self._with_epochs(sorted((*found.claims, *found.fresh)))
+        wanted = sorted((*found.claims, *found.fresh))
+        keys = self._with_epochs(wanted)
         instances = [key for key in found.fresh if not is_entity(key.instance_id)]
         entities = [key for key in found.fresh if is_entity(key.instance_id)]
-        claimed = self._send(sql.CLAIM, keys, share=load.share)
+        claimed = self._send(sql.CLAIM, [(*row, room) for row, room in zip(
+            keys, rooms(wanted, load.share, load.left, load.free), strict=True)])
         ceilings = self._send(sql.CEILINGS, keys)
         held = self._send(sql.HELD, self._with_epochs(instances))
         held_share = self._send(entity_sql.HELD_SHARE, self._with_epochs(entities), share=load.share + 1)

@@ -23,6 +23,7 @@ from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.selectable import FromClause
 from sqlalchemy.types import TypeEngine
 
+from durabletask_sql.model.messages import MessageKind
 from durabletask_sql.storage.codec import COLUMNS, TURN_COLUMNS
 from durabletask_sql.storage.dialect import (
     BIGINT,
@@ -269,16 +270,19 @@ QUEUE_ROW = (control_queue.c.partition, control_queue.c.seq, control_queue.c.ins
 
 
 def _claim(v: FromClause) -> Executable:
-    """Claim each instance's oldest un-held rows, its start rows first; a locked row is skipped and caps it."""
+    """Claim each instance's oldest un-held rows, as many as it has room for; a locked row is skipped and caps it.
+
+    Rows that go before all others come on top: without them an instance whose room is taken might never run.
+    """
     place = func.row_number().over(partition_by=(control_queue.c.partition, control_queue.c.instance_id),
                                    order_by=(control_queue.c.kind, control_queue.c.seq)).label("place")
-    ranked = (select(*rows_of(control_queue), v.c.epoch, place)
+    ranked = (select(*rows_of(control_queue), control_queue.c.kind, v.c.epoch, v.c.room, place)
               .select_from(v.join(control_queue, by_instance(control_queue, v)))
               .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)).subquery("ranked")
     queue = control_queue.alias("q")
     picked = (select(*rows_of(ranked), ranked.c.epoch)
               .select_from(ranked.join(queue, same_row(queue, v, ranked)))
-              .where(ranked.c.place <= bindparam("share", type_=BIGINT))
+              .where(or_(ranked.c.place <= ranked.c.room, ranked.c.kind < int(MessageKind.EVENT)))
               .order_by(ranked.c.partition, ranked.c.seq)
               .with_for_update(key_share=True, skip_locked=True, of=queue)).cte("picked")
     return (update(control_queue)
@@ -286,7 +290,7 @@ def _claim(v: FromClause) -> Executable:
             .values(held_epoch=picked.c.epoch).returning(*QUEUE_ROW))
 
 
-CLAIM = Statement("control_queue", _claim, CLAIMS)
+CLAIM = Statement("control_queue", _claim, {**CLAIMS, "room": BIGINT})
 
 CEILINGS = Statement("control_queue", lambda v: (
     select(control_queue.c.partition, control_queue.c.instance_id, func.min(control_queue.c.seq))
