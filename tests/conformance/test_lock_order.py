@@ -46,7 +46,7 @@ WAITING: list[tuple[Statement, int, Rows, dict[str, int]]] = [
     (statements.SWEEP_UNCLAIMED, 0, instances, {}), (writes.DELETE_TASKS_OF, 7, instances, {}),
     (statements.DROP_MESSAGES, 0, keys, {}), (statements.DROP_TIMERS, 0, keys, {}),
     (task_claims.GIVE_BACK, 7, claims, {"owner": 7}),
-    (statements.RELEASE_TASKS, 7, lambda seqs: [(number,) for number, _ in enumerate(seqs)], {"owner": 7}),
+    (task_claims.RELEASE_CLAIMS, 7, lambda seqs: [(number,) for number, _ in enumerate(seqs)], {"owner": 7}),
     (lease_statements.RELEASE_TASKS, 7, lambda _: [(7, 0)], {}),
     *((aside.COPY[source], 7, copies, {}) for source in Source),
 ]

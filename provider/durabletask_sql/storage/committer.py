@@ -44,7 +44,7 @@ from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
 from durabletask_sql.storage.parking import count_parked, park, read_parked, unpark
 from durabletask_sql.storage.session import Reply, Session, asked, repeated, written
-from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK
+from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK, RELEASE_CLAIMS
 from durabletask_sql.storage.texts import fill
 
 _log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class SqlCommitter:
         if tokens:
             rows = [(token,) for token in tokens]
             await self._database.committer.run(lambda session: written(
-                session, sql.RELEASE_TASKS, rows, hub=self._hub.hub_id, owner=host_id))
+                session, RELEASE_CLAIMS, rows, hub=self._hub.hub_id, owner=host_id))
 
 
 class GroupCommit:

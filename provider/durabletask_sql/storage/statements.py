@@ -36,7 +36,6 @@ from durabletask_sql.storage.dialect import (
     by_columns,
     by_seq,
     hub_of,
-    in_order,
     in_rows,
     insert_new,
     keyed,
@@ -373,13 +372,6 @@ TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.i
 FIND_TASK = Statement("activity_queue", lambda v: (
     select(*TASK_ROW).where(keyed(activity_queue, v), activity_queue.c.token == bindparam("claim", type_=BIGINT))),
     SEQS)
-
-RELEASE_TASKS = Statement("activity_queue", lambda v: (
-    update(activity_queue)
-    .where(in_order(activity_queue, v, lambda task: and_(
-        task.c.hub_id == HUB, task.c.host > ZERO, task.c.host == bindparam("owner", type_=BIGINT),
-        task.c.token.in_(select(v.c.token)))))
-    .values(host=0, token=0)), {"token": BIGINT})
 
 
 def _pending() -> Executable:

@@ -7,7 +7,7 @@ with hundreds of names costs two statements while nothing waits for it.
 from collections.abc import Callable
 from dataclasses import replace
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, select, update
 from sqlalchemy.sql.selectable import FromClause
 
 from durabletask_sql.ports.claims import ActivityClaim
@@ -19,6 +19,7 @@ from durabletask_sql.storage.dialect import (
     Executable,
     Statement,
     hub_of,
+    in_order,
     in_rows,
     keyed,
     no_source,
@@ -76,6 +77,14 @@ GIVE_BACK = Statement("activity_queue", lambda v: (
     .where(keyed(activity_queue, sql.held_tasks(v, skip_locked=False), "token"),
            activity_queue.c.host == bindparam("owner", type_=BIGINT))
     .values(host=0, token=0)), {**sql.SEQS, "token": BIGINT})
+
+
+RELEASE_CLAIMS = Statement("activity_queue", lambda v: (
+    update(activity_queue)
+    .where(in_order(activity_queue, v, lambda task: and_(
+        task.c.hub_id == sql.HUB, task.c.host > sql.ZERO, task.c.host == bindparam("owner", type_=BIGINT),
+        task.c.token.in_(select(v.c.token)))))
+    .values(host=0, token=0)), {"token": BIGINT})
 
 
 class TaskClaims:
