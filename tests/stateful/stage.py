@@ -44,7 +44,7 @@ _QUIET = 10  # so many turns of the loop with nothing to do are rest
 _STALLED = 50
 _NUDGE_SECONDS = 0.05
 _ROUNDS = 100
-_HANGS_SECONDS = 10.0
+_HANGS_SECONDS = 60.0
 _REFUSALS = {AlreadyExistsError: "exists", InvalidArgumentError: "invalid", NotFoundError: "unknown",
              FailedPreconditionError: "live"}
 # One instance in memory, one message of it, no history kept.
