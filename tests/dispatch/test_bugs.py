@@ -9,13 +9,14 @@ import pytest
 
 from dispatch.bench import Worker, finish, on_bench, schedule
 from dispatch.test_poison import aside
-from durabletask_sql.dispatch import activities, entities, turns
+from durabletask_sql.dispatch import activities, entities, owner, turns
 from durabletask_sql.ids import partition_of
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import MessageKind, NewMessage
 from durabletask_sql.model.quarantine import AsideKind
 from durabletask_sql.partitions.suspects import COUNTED_FAILURES
 from durabletask_sql.service.abstraction import Signal
+from durabletask_sql.storage import committer, planning
 from durabletask_sql.storage.instances import SqlInstances
 
 BUG = "a bug of this host, ZeroDivisionError"
@@ -131,6 +132,22 @@ def test_an_answer_that_meets_a_bug_counts_and_is_set_aside(database_url, monkey
     async def test(bench):
         await run(bench, bench.connect(Worker()))
         assert await an_item(bench) == expected
+
+    in_time(database_url, test)
+    assert len(tracebacks()) == 1
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_turn_that_cannot_be_written_leaves_its_group_and_is_set_aside(database_url, monkeypatch, tracebacks, ahead):
+    """Its texts cannot be packed, neither before it joins a group (`ahead`) nor in it."""
+    monkeypatch.setattr(owner, "PACK_AHEAD_BYTES", 0 if ahead else 1_000_000)
+    for module in (committer, planning):
+        breaking(monkeypatch, module, "pack_turn", lambda turn: turn.key.instance_id == "bad")
+
+    async def test(bench):
+        await run_turns(bench, bench.connect(Worker()))
+        kind, name, _, cause = await an_item(bench)
+        assert (kind, name, cause) == (AsideKind.TURN, "bad", BUG)
 
     in_time(database_url, test)
     assert len(tracebacks()) == 1

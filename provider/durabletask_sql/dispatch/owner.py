@@ -8,6 +8,7 @@ is dispatched before its transaction is durable.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -126,7 +127,8 @@ class Owner:
 
     async def _pack(self, submission: Submission, turn: TurnCheckpoint) -> None:
         """Pack the texts of a large turn before it joins a group, so that the group does not wait for that."""
-        submission.item = await self._committer.pack(turn)
+        with suppress(Exception):  # its group meets the same, and tells which item it is
+            submission.item = await self._committer.pack(turn)
         self._queue(submission)
 
     def _queue(self, submission: Submission) -> None:

@@ -8,9 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
-from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
+from durabletask_sql.errors import DurableTaskSqlError, OutcomeUnknownError, UnavailableError
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
     EntityCheckpoint,
@@ -36,6 +37,7 @@ from durabletask_sql.storage.faults import (
     RefusedError,
     ShortWriteError,
     TransactionError,
+    WouldWaitError,
 )
 from durabletask_sql.storage.filtering import can_be_trusted
 from durabletask_sql.storage.group import GroupAttempt
@@ -208,10 +210,10 @@ class GroupCommit:
                 return Committed(_in_order(outcomes))
             attempt = GroupAttempt(self._session, self._hub, part, one_writer=self._one_writer)
             try:
-                done = self._trusting(attempt) if trusts and can_be_trusted(part) else None
+                done = self._guarded(part, partial(self._trusting, attempt)) if trusts and can_be_trusted(part) else None
                 trusts = False
                 if done is None:
-                    done = attempt.run()
+                    done = self._guarded(part, attempt.run)
             except ConnectionLostError as error:
                 raise _unknown(error) from error
             except (LockTimeoutError, ShortWriteError) as error:
@@ -231,6 +233,19 @@ class GroupCommit:
                 outcomes.update(zip(active, done.outcomes, strict=True))
                 return replace(done, outcomes=_in_order(outcomes))
         return self._after_failure(group, active, outcomes, failure)
+
+    def _guarded(self, group: Group, attempt: Callable[[], T]) -> T:
+        """Run an attempt. A bug that an item meets is found by halving, like what the database refuses."""
+        try:
+            return attempt()
+        except (DurableTaskSqlError, TransactionError, WouldWaitError):
+            raise
+        except Exception as error:
+            self._session.rollback()
+            if len(group.items) <= 1:
+                _log.error("an item that meets a bug of this host leaves its group", exc_info=error)
+            message = f"a bug of this host, {type(error).__name__}: {error}"
+            raise RefusedError(message) from error
 
     @staticmethod
     def _trusting(attempt: GroupAttempt) -> Committed | None:
