@@ -158,7 +158,7 @@ COLUMNS: dict[str, Callable[[Person, bool], Any]] = {
     "source": lambda *_: 0, "item_source": lambda *_: 0, "item_seq": lambda one, _: _seq(HUB, one, 9),
     "worker": lambda *_: "w", "attempts": lambda *_: 5, "set_aside_at": lambda *_: 1,
     "failed": lambda *_: 3, "suspect": lambda *_: 0, "owner": lambda *_: HOST, "next_owner": lambda *_: 0,
-    "heir": lambda *_: 0, "room": lambda *_: 1_000,
+    "heir": lambda *_: 0, "room": lambda *_: 1_000, "heartbeat_at": lambda *_: 1,
 }
 SCALARS: dict[str, Any] = {
     "hub": HUB, "partition": SOME[0].partition, "epoch": EPOCH, "room": 20, "horizon": COUNT * SECOND // 20, "owner": HOST,

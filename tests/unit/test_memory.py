@@ -8,7 +8,7 @@ import pytest
 
 from durabletask_sql.dispatch.merging import Merger
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
-from durabletask_sql.model.messages import MessageKind, QueueRow
+from durabletask_sql.model.messages import MessageKind, QueueRow, TimerRow
 from durabletask_sql.model.status import Status
 from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
@@ -81,3 +81,28 @@ def test_an_instance_that_leaves_before_its_start_is_due_leaves_nothing_behind()
     memory.settle_load([KEY])
     assert memory.find(KEY) is None
     assert not memory.early
+
+
+def test_a_timer_that_comes_due_while_its_instance_is_read_afresh_fires_once():
+    """The read may have it as well: it was still there."""
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    memory.own(EPOCHS)
+    memory.take_wanted()
+    merger, fresh, timer = Merger(memory, Speculation(memory)), FreshInstance(KEY, row_of("e"), ()), TimerRow(
+        9, KEY, "e", MessageKind.EVENT, 5, b"")
+
+    def read(*timers):
+        merger.merge_load(Load(EPOCHS, 1, fresh=memory.take_wanted().fresh),
+                          Loaded(ceilings={KEY: None}, fresh=(fresh,), timers=timers))
+
+    memory.wake([KEY])
+    read(timer)
+    memory.merge_rows([QueueRow(7, KEY, "an older one", MessageKind.EVENT, b"")])  # somebody's late result
+    wanted = memory.take_wanted()
+    assert wanted.fresh == (KEY,)
+    assert memory.take_due(5)  # while that is being read
+    merger.merge_load(Load(EPOCHS, 1, fresh=wanted.fresh), Loaded(ceilings={KEY: None}, fresh=(fresh,), timers=(timer,)))
+    assert not memory.take_due(5)
+    read(timer)
+    assert memory.instance(KEY).timers == [timer]
+    assert not memory.take_due(5)

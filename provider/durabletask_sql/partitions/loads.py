@@ -4,10 +4,12 @@ A due timer takes its place behind the rows of its instance that a load claims a
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import TimerRow
 from durabletask_sql.partitions.limits import Wanted
+from durabletask_sql.partitions.resident import Resident
 
 Room = Callable[[int], int]
 IsOut = Callable[[InstanceKey], bool]
@@ -51,6 +53,11 @@ class Loads:
     def wait(self, timer: TimerRow) -> None:
         """Have a due timer wait for the next load of its instance."""
         self._due.setdefault(timer.key, []).append(timer)
+
+    def has_taken_up(self, timer: TimerRow, mem: Resident[Any] | None) -> bool:
+        """Tell whether a timer has come due already: what was read meanwhile may have it once more."""
+        waiting = (*self._due.get(timer.key, ()), *self._due_taken.get(timer.key, ()))
+        return any(one.seq == timer.seq for one in (*waiting, *(mem.timers if mem is not None else ())))
 
     def settle(self) -> dict[InstanceKey, list[TimerRow]]:
         """Return and forget the timers whose load came back."""

@@ -205,7 +205,8 @@ class Memory:
 
     def merge_timers(self, rows: Iterable[TimerRow]) -> None:
         """Let claimed or self-written timers into the window."""
-        self.window.add(row for row in rows if row.key.partition in self.epochs)
+        self.window.add(row for row in rows if row.key.partition in self.epochs
+                        and not self._loads.has_taken_up(row, self._instances.get(row.key)))
 
     def settle_load(self, fresh: Iterable[InstanceKey]) -> None:
         """Give the due timers of a load their place behind the rows that it claimed; let go of what is not there."""
