@@ -59,7 +59,7 @@ _RESULT = pb.OperationResult(success=pb.OperationResultSuccess())
 KINDS = {kind.name: kind for kind in (
     Kind("unknown-action", prepared(pb.OrchestratorAction(id=0)), "of an unknown kind is not supported"),
     Kind("impossible-status", prepared(_impossible()), "cannot end with status", later=True),
-    Kind("unnamed-activity", prepared(_UNNAMED), "must not be empty"),
+    Kind("unnamed-activity", prepared(_UNNAMED), "the activity name is empty"),
     Kind("over-long-id", prepared(_OVER_LONG), "at most 2000 are allowed", later=True),
     Kind("unprocessed-events", _unprocessed(), "a turn is taken whole or not at all"),
     Kind("missing-part", _missing(), "of which some are missing", later=True),

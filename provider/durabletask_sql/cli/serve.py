@@ -155,12 +155,12 @@ async def _leave_in_time(settings: Settings, first: asyncio.Event, second: async
     A thread that waits in the database's library, or for the turn to write to a SQLite file, cannot be interrupted, and
     Python does not end before it does.
     """
-    shown = parse_url(settings.database).shown
     await first.wait()
     with suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_seconds + _STOP_SECONDS):
             await second.wait()
             await asyncio.sleep(_HURRY_SECONDS)
+    shown = parse_url(settings.database).shown
     sys.stderr.write(
         f"durabletask-sql: stopped without giving its partitions back, since the database {shown} "
         "does not answer (another process may hold its write lock): other hosts take them over when the lease of "
