@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -130,6 +131,25 @@ class Bench:
     async def status(self, instance_id):
         state = await self.service.get(instance_id, payloads=False)
         return state.row.status.name
+
+
+@contextmanager
+def connecting_while_it_parks(bench: Bench) -> Iterator[list[Worker]]:
+    """Connect a worker in the moment in which the first parking is committed and not yet followed; yield where it is."""
+    committer = bench.runtime.dispatcher._committer
+    park, workers = committer.park, []
+
+    async def parking(what):
+        done = await park(what)
+        if not workers:
+            workers.append(bench.connect(Worker()))
+        return done
+
+    committer.park = parking
+    try:
+        yield workers
+    finally:
+        del committer.park
 
 
 def schedule(*names, first=0, version=None, text=None):

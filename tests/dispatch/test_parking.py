@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatch.bench import Worker, finish, kinds, on_bench, only
+from dispatch.bench import Worker, connecting_while_it_parks, finish, kinds, on_bench, only
 from dispatch.parked import SMALL, parked, until_parked
 from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.protocol import taskhub_pb2 as pb
@@ -171,22 +171,10 @@ def test_due_timers_of_what_nobody_takes_are_parked_too(database_url):
 
 def test_a_worker_that_comes_while_rows_are_being_parked_gets_them(database_url):
     async def test(bench):
-        committer = bench.runtime.dispatcher._committer
-        park, workers = committer.park, []
-
-        async def parking(what):
-            done = await park(what)
-            if not workers:
-                workers.append(bench.connect(Worker()))
-            return done
-
-        bench.runtime.dispatcher._parking._committer.park = parking
-        try:
+        with connecting_while_it_parks(bench) as workers:
             await fill(bench)
             await bench.until(lambda: bool(workers))
             assert len(set(await run_all(bench, workers[0], MANY))) == MANY
-        finally:
-            del committer.park
 
     on_bench(database_url, test, SMALL)
 

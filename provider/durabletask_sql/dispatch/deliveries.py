@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 CAREFUL_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 0.25
-GATHER_SECONDS = 0.1  # marks wait for others: they count only once this host is lost
+GATHER_SECONDS = 0.1  # marks wait for others: they count only once another host has their rows
 
 
 class Deliveries:

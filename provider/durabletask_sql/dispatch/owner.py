@@ -226,10 +226,11 @@ class Owner:
                claims: tuple[InstanceKey, ...]) -> Group:
         now = self._clock.now()
         consumed = consumption(items) if claims else {}
+        free = free_of(self._memory, consumed) if claims else {}
         room = self._events.activity_room(activity_classes(items), backlog=self.unclaimed_activities)
         return Group(items, dict(self._memory.epochs), now, self._host_id, new_claim_token(), room, now + TIMER_WINDOW,
                      entering, claims, self._memory.limits.share_messages,
-                     left_of_shares(self._memory, claims, consumed), free_of(self._memory, consumed))
+                     left_of_shares(self._memory, claims, consumed), free)
 
     def _drop_foreign(self, submissions: list[Submission]) -> list[Submission]:
         """Turns of partitions that went meanwhile are lost before they are tried."""

@@ -48,10 +48,6 @@ class InstanceMemory(Resident[Intake]):
         """Whether, for all that was read, nothing can happen to it any more."""
         return self.row is None or self.row.status.is_terminal
 
-    def has_begun(self, execution_id: str) -> bool:
-        """Tell whether this is an execution that memory knows."""
-        return self.known and self.row is not None and self.row.execution_id == execution_id
-
     @property
     def waits_for_rows(self) -> bool:
         """Whether its ceiling keeps it from running."""

@@ -46,7 +46,8 @@ class Speculation:
     def has_begun(self, row: InstanceRow) -> bool:
         """Tell whether an orchestration entered before it was created."""
         mem = self._memory.instance(row.key)
-        return mem is not None and mem.has_begun(row.execution_id)
+        return (mem is not None and mem.known and mem.row is not None
+                and mem.row.execution_id == row.execution_id)
 
     def _let_in(self, message: NewMessage) -> int:
         self._given += 1

@@ -197,7 +197,6 @@ SWEEP_UNCLAIMED = Statement("activity_queue", lambda v: (
         activity_queue.c.host == 0, rows_left(activity_queue, v, activity_queue.c.host == 0))), KEYS)
 
 
-
 def _drop(table: Table) -> Callable[[FromClause], Executable]:
     """Delete rows by key, locked in that order first: no lock of an instance keeps others from them."""
     def build(v: FromClause) -> Executable:
