@@ -10,7 +10,7 @@ from hypothesis.stateful import precondition, rule
 
 from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.model.queries import InstanceQuery, PurgeFilter
-from durabletask_sql.model.status import Status
+from durabletask_sql.model.status import TERMINAL, Status
 from stateful.rules import IDS, LARGE, NAMES
 
 
@@ -48,7 +48,10 @@ class ClientRules:
         async def purge(service):
             return (await service.purge_matching(wanted, recursive=False)).count
 
-        self.do(purge, lambda model: model.purge_matching(wanted))
+        ended = sorted(TERMINAL & statuses if statuses else TERMINAL)
+        self.do(purge, lambda model: model.purge_matching(wanted), cut_short=[
+            lambda model, some=ended[:at]: model.purge_matching(replace(wanted, statuses=frozenset(some)))
+            for at in range(1, len(ended))])
 
     @rule(instance=IDS)
     def restart(self, instance):

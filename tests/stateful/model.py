@@ -66,16 +66,19 @@ class Model:
         else:
             self.deliver(instance_id, ("terminated", reason, recurse))
 
-    def purge(self, instance_id: str, *, recursive: bool) -> int:
-        """Purge an ended instance, with its ended descendants if `recursive`; return how many went."""
+    def purge(self, instance_id: str, *, recursive: bool, spared: int = 0) -> int:
+        """Purge an ended instance, with what has ended below it if `recursive`; return how many went.
+
+        What is deepest goes first: one that is cut short has `spared` the upper levels.
+        """
         found = self.instances.get(instance_id)
-        if found is None or not found.ended:
-            return 0
-        family = {instance_id}
-        while recursive and (more := {one.id for one in self.instances.values()
-                                      if one.parent is not None and one.parent[0] in family} - family):
-            family |= more
-        gone = [one for one in family if self.instances[one].ended]
+        level = {instance_id} if found is not None and found.ended else set()
+        levels = list[set[str]]()
+        while level:
+            levels.append(level)
+            level = {one.id for one in self.instances.values() if recursive and one.ended and one.parent is not None
+                     and one.parent[0] in level} - set[str]().union(*levels)
+        gone = set[str]().union(*levels[spared:])
         for one in gone:
             self.delete_tasks(one)
             del self.instances[one]

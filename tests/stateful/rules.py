@@ -19,6 +19,7 @@ from stateful.stage import Stage
 
 _hubs = itertools.count()
 
+DEEPEST = 5  # levels of an instance and what is below it: an id that is used again may put one family below another
 LARGE = 70_000  # characters, beyond what stays in a history row
 IDS = st.sampled_from(["a", "b", "c", "d"])
 NAMES = st.sampled_from(["red", "blue"])
@@ -68,12 +69,12 @@ class Rules(RuleBasedStateMachine):
     def salt(self) -> str:
         return f"s{next(self.salts)}"
 
-    def do(self, operation, effect, *, past=False) -> None:
+    def do(self, operation, effect, *, past=False, cut_short=()) -> None:
         """Do something through the host's service, or past it as another process does."""
         if past:
             self.stage.step_past_the_owner(operation, effect)
         else:
-            self.stage.step(lambda: operation(self.stage.service), effect)
+            self.stage.step(lambda: operation(self.stage.service), effect, cut_short=cut_short)
 
     # Clients
 
@@ -128,7 +129,9 @@ class Rules(RuleBasedStateMachine):
         async def purge(service):
             return (await service.purge([instance], recursive=recursive)).count
 
-        self.do(purge, lambda model: model.purge(instance, recursive=recursive))
+        self.do(purge, lambda model: model.purge(instance, recursive=recursive), cut_short=[
+            lambda model, spared=spared: model.purge(instance, recursive=True, spared=spared)
+            for spared in range(1, DEEPEST) if recursive])
 
     # Workers
 

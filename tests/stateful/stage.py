@@ -9,7 +9,7 @@ import asyncio
 import copy
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any
 
 from dispatch.bench import only
@@ -192,8 +192,12 @@ class Stage(Answers, EntityAnswers):
 
     # Steps
 
-    def step(self, operation: Operation, effect: Effect, *, uncertain: bool = False) -> object:
-        """Do something to the host and to the model; where a fault made it uncertain, either may have happened."""
+    def step(self, operation: Operation, effect: Effect, *, uncertain: bool = False,
+             cut_short: Sequence[Effect] = ()) -> object:
+        """Do something to the host and to the model; where a fault made it uncertain, either may have happened.
+
+        So may what it does when it is `cut_short` between two of its transactions.
+        """
         self.failed = True
         self.calls.struck = False
         links = {one.id: one.links for one in self.model.instances.values()}
@@ -203,6 +207,8 @@ class Stage(Answers, EntityAnswers):
         if not self.calls.struck:
             assert answer == wanted, f"answered {answer!r}, should be {wanted!r}"
             candidates = candidates if uncertain else candidates[:1]
+        else:
+            candidates += [self._after(part) for part in cut_short]
         self.clock.advance(_NUDGE_SECONDS)  # no two steps are at one time
         if (self.calls.struck or self.is_tight) and not self.calls.crashed.is_set():
             self._run(self._poll())  # of a write in doubt nobody was told; and little memory needs more time
@@ -210,6 +216,11 @@ class Stage(Answers, EntityAnswers):
         self._compare(candidates)
         self.stale |= {one.id for one in self.model.instances.values() if one.links > links.get(one.id, one.links)}
         return answer
+
+    def _after(self, effect: Effect) -> Model:
+        model = copy.deepcopy(self.model)
+        effect(model)
+        return model
 
     async def _poll(self) -> None:
         """Let time pass until the host has looked for what others wrote."""
