@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-import time
 
 import pytest
 
@@ -21,11 +20,25 @@ def path(tmp_path):
     return found
 
 
+class Watch:
+    """A stop watch that the test moves."""
+
+    seconds = 0.0
+
+    def now(self):
+        return self.seconds
+
+
 @pytest.fixture
-def run(path):
+def watch():
+    return Watch()
+
+
+@pytest.fixture
+def run(path, watch):
     def runner(test):
         async def main():
-            lane = NearLane("test", lambda: SqliteSession(path, SqliteCompiler(), writer=True))
+            lane = NearLane("test", lambda: SqliteSession(path, SqliteCompiler(), writer=True), watch.now)
             try:
                 await asyncio.wait_for(test(lane), 20)
             finally:
@@ -90,19 +103,51 @@ def test_the_loop_stays_off_the_session_while_the_thread_has_it_even_if_its_call
     run(test)
 
 
-def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_it_is_fast_again(run):
+def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_the_loop_has_rested(run, watch):
     async def test(lane):
         def slowly(session):
-            time.sleep(20 * NearLane.SLOW_SECONDS)  # the file, not the test, takes its time
+            watch.seconds += 20 * NearLane.SLOW_SECONDS
             return transaction(session)
 
         here = threading.get_ident()
         assert await lane.run(slowly, short=True) == here
         assert await lane.run(transaction, short=True) != here
-        for _ in range(100):
-            if await lane.run(transaction, short=True) == here:
-                return
-        pytest.fail("the lane never came back to the loop")
+        watch.seconds += 19 * NearLane.SLOW_SECONDS * NearLane.RESTS
+        assert await lane.run(transaction, short=True) != here
+        watch.seconds += NearLane.SLOW_SECONDS * NearLane.RESTS
+        assert await lane.run(transaction, short=True) == here
+        assert await lane.run(transaction, short=True) == here
+
+    run(test)
+
+
+def test_how_long_work_takes_on_the_thread_does_not_keep_the_loop_from_trying_again(run, watch):
+    async def test(lane):
+        def slowly(session):
+            watch.seconds += 20 * NearLane.SLOW_SECONDS
+            return transaction(session)
+
+        here = threading.get_ident()
+        assert await lane.run(slowly, short=True) == here
+        for _ in range(NearLane.RESTS):
+            assert await lane.run(slowly, short=True) != here
+        assert await lane.run(transaction, short=True) == here
+
+    run(test)
+
+
+def test_the_loop_rests_for_all_but_a_small_share_of_the_time_beside_a_file_that_stays_slow(run, watch):
+    async def test(lane):
+        spent = 0.0
+
+        def slowly(session):
+            watch.seconds += 1.0
+            return transaction(session)
+
+        here = threading.get_ident()
+        for _ in range(10 * NearLane.RESTS):
+            spent += await lane.run(slowly, short=True) == here
+        assert 1 <= spent <= watch.seconds / NearLane.RESTS + 1
 
     run(test)
 

@@ -56,30 +56,36 @@ class Lane(Generic[S]):
 class NearLane(Lane[Session]):
     """A lane on a SQLite file: short work runs on the event loop while the file is fast and the one thread idle.
 
-    The loop and the thread use the same session, never at the same time.
+    The loop and the thread use the same session, never at the same time. How fast the file is, only the loop can tell:
+    a thread waits for the interpreter as well. So after slow work the loop tries again when it has rested for so many
+    times as long as that took, which bounds its share.
     """
 
-    SLOW_SECONDS = 0.001
+    SLOW_SECONDS = 0.002
+    RESTS = 100
     _WEIGHT = 0.1
 
-    def __init__(self, name: str, open_session: Callable[[], SqliteSession]) -> None:
-        """Name the lane; nothing is opened yet."""
+    def __init__(self, name: str, open_session: Callable[[], SqliteSession],
+                 now: Callable[[], float] = time.perf_counter) -> None:
+        """Name the lane; nothing is opened yet. `now` tells seconds."""
         super().__init__(name, 1, open_session)
         self._open_near = open_session
+        self._now = now
         self._session: SqliteSession | None = None
         self._away = 0  # pieces of work that the thread has, or is about to get
-        self._pace = 0.0  # seconds that short work took, averaged over the last pieces
+        self._pace = 0.0  # seconds that short work took on the loop, averaged over the last pieces
+        self._rests_until = 0.0
 
     async def run(self, work: Callable[[Session], T], *, short: bool = False) -> T:
         """Run `work` on the loop if it is short and nothing is in the way, else on the thread."""
-        if short and not self._away and self._pace < self.SLOW_SECONDS:
+        if short and not self._away and self._now() >= self._rests_until:
             try:
-                return self._timed(work, may_wait=False)
+                return self._timed(work)
             except WouldWaitError:
                 pass
         with self._lock:
             self._away += 1
-        future = self._pool.submit(self._timed if short else self._untimed, work)
+        future = self._pool.submit(self._work, work)
         future.add_done_callback(self._came_back)  # also when the caller has given up meanwhile
         return await asyncio.wrap_future(future)
 
@@ -87,14 +93,18 @@ class NearLane(Lane[Session]):
         with self._lock:
             self._away -= 1
 
-    def _timed(self, work: Callable[[Session], T], *, may_wait: bool = True) -> T:
-        began = time.perf_counter()
+    def _timed(self, work: Callable[[Session], T]) -> T:
+        began = self._now()
         try:
-            return self._untimed(work, may_wait=may_wait)
+            return self._work(work, may_wait=False)
         finally:
-            self._pace += (time.perf_counter() - began - self._pace) * self._WEIGHT
+            ended = self._now()
+            self._pace += (ended - began - self._pace) * self._WEIGHT
+            if self._pace > self.SLOW_SECONDS:
+                self._pace = self.SLOW_SECONDS  # one fast piece after the rest is enough to stay
+                self._rests_until = ended + self.RESTS * (ended - began)
 
-    def _untimed(self, work: Callable[[Session], T], *, may_wait: bool = True) -> T:
+    def _work(self, work: Callable[[Session], T], *, may_wait: bool = True) -> T:
         if self._session is None:
             self._session = self._open_near()
             self._sessions.append(self._session)
