@@ -14,6 +14,7 @@ from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
 from durabletask_sql.dispatch.failures import Failures, Refused, cause_of, row_keys
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
+from durabletask_sql.dispatch.rests import Rests, is_vain
 from durabletask_sql.ids import new_execution_id, partition_of
 from durabletask_sql.model.checkpoints import Blame, Discard, OutcomeKind, TurnCheckpoint
 from durabletask_sql.model.deliveries import RowKey
@@ -49,6 +50,7 @@ class OpenTurn:
     past: tuple[bytes, ...]
     executor: Executor
     standing: Standing
+    began: float  # in seconds of the monotonic clock
     is_suspect: bool = False
     parts: list[pb.OrchestratorResponse] = field(default_factory=list)
 
@@ -103,6 +105,7 @@ class Turns:
         self._ports = ports
         self._limits = limits
         self._delays = Delays(memory, ports.pump)
+        self._rests = Rests(self._delays)
         self._failures = Failures(seats.suspicion, self._delays, ports)
         self._dispatches = 0
 
@@ -195,7 +198,8 @@ class Turns:
         self._dispatches += 1
         token = f"turn:{self._hub.hub_id}:{self._host_id:x}:{self._dispatches}"
         past = shown(row, mem.history)
-        opened = OpenTurn(token, mem.key, mem, intake, past, seat.executor, seat.standing, mem.is_suspect)
+        opened = OpenTurn(token, mem.key, mem, intake, past, seat.executor, seat.standing, self._clock.monotonic(),
+                          mem.is_suspect)
         self.seats.open(seat, opened)
         item = TurnItem(token, mem.key, row.execution_id, row.name, row.version, past, intake.new_events, row.trace)
         if self.seats.suspicion.careful:
@@ -284,6 +288,8 @@ class Turns:
         if not await self._is_settled(turn):
             self._ports.pump()
             return
+        if is_vain(turn.mem.row, checkpoint):
+            self._rests.begin(turn.mem, self._clock.monotonic() - turn.began)
         done = self._ports.submit(replace(checkpoint, consumed=self._real(turn)), None)
         self._ports.pump()
         outcome = await done

@@ -100,7 +100,7 @@ class EntityMemory(Resident[Step]):
 
     def inbox(self) -> Inbox:
         """Return what its next step may see."""
-        return Inbox(self.key, self.row, self.rows, self.ceiling, tuple(self.due()))
+        return Inbox(self.key, self.row, list(self.rows), self.ceiling, tuple(self.due()))
 
     def enter(self, row: QueueRow) -> bool:
         """Let a queue row enter, in order of sequence; return False when it is there already, or cannot run now."""

@@ -15,6 +15,8 @@ from durabletask_sql.ports.work import Executor, Needs
 
 T = TypeVar("T")
 
+_FEW = 8  # so many rows are looked for one by one: a fan-in has hundreds that wait, and each is settled by itself
+
 
 @dataclass(slots=True, eq=False)
 class Resident(Generic[T]):
@@ -84,6 +86,14 @@ class Resident(Generic[T]):
         self.marked |= row.failed > 0
         return True
 
+    def has(self, seq: int) -> bool:
+        """Tell whether a row is there."""
+        return self._find(seq) is not None
+
+    def _find(self, seq: int) -> int | None:
+        at = bisect.bisect_left(self.rows, seq, key=_seq)
+        return at if at < len(self.rows) and self.rows[at].seq == seq else None
+
     def mark(self, seqs: Collection[int], timers: Collection[int], failed: Callable[[int], int]) -> None:
         """Give rows and timers their new number of failed deliveries, a function of the old one."""
         self.rows = [replace(row, failed=failed(row.failed)) if row.seq in seqs else row for row in self.rows]
@@ -116,7 +126,11 @@ class Resident(Generic[T]):
 
     def remove(self, seqs: frozenset[int], timers: frozenset[int]) -> None:
         """Take out rows and timers that a commit has deleted."""
-        if seqs:
+        if len(seqs) < _FEW:
+            for seq in seqs:
+                if (at := self._find(seq)) is not None:
+                    self.size -= len(self.rows.pop(at).events)
+        else:
             self.rows = [row for row in self.rows if row.seq not in seqs]
             self.size = sum(len(row.events) for row in self.rows)
         if timers:

@@ -59,14 +59,14 @@ class Speculation:
         """Follow the commit of a start that entered before it; one that did not come (None) leaves nothing behind."""
         if row is not None:
             self.settle(key, provisional, row)
-        elif (mem := self._memory.instance(key)) is not None and any(one.seq == provisional for one in mem.rows):
+        elif (mem := self._memory.instance(key)) is not None and mem.has(provisional):
             self._memory.lose(key)  # whoever has the id may have messages
 
     def settle(self, key: InstanceKey, provisional: int, row: QueueRow | None) -> None:
         """Follow the commit of a message that entered before it: it has its sequence now, or is not ours (None)."""
         memory = self._memory
         mem = memory.instance(key)
-        if mem is None or not any(one.seq == provisional for one in mem.rows):
+        if mem is None or not mem.has(provisional):
             return
         depends = mem.depends_on(provisional)
         memory.remove(mem, frozenset((provisional,)))
