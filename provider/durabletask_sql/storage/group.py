@@ -178,11 +178,20 @@ class GroupAttempt:
         self._send(sql.INSERT_HISTORY, writes.history)
         self._send(sql.DELETE_PAYLOADS, executions)
         self._send(sql.INSERT_PAYLOADS, writes.payloads)
+        claimed, ceilings = self._claim(claims)
+        return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
+
+    def _claim(self, claims: list[InstanceKey]) -> tuple[Reply, Reply]:
+        """Claim what others wrote for these instances, then look for what stayed behind."""
+        group = self._group
         epochs = [(*key, group.epochs[key.partition]) for key in claims]
+        if self._one_writer:  # replies are there at once, and mostly there is nothing
+            looked = self._send(sql.CEILINGS, epochs)
+            if not looked.rows:
+                return Reply(), looked
         claimed = self._send(sql.CLAIM, [(*row, room) for row, room in zip(
             epochs, rooms(claims, group.share, group.left, group.free), strict=True)])
-        ceilings = self._send(sql.CEILINGS, epochs)
-        return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
+        return claimed, self._send(sql.CEILINGS, epochs)
 
     def _copy(self, writes: Writes, source: Source) -> None:
         self._send(aside.COPY[source], aside.copies(writes.aside, source))
