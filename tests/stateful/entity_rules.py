@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -64,14 +65,19 @@ class EntityRules:
 
         self.stage.step(release, lambda _: frozenset())
 
-    @rule(prefix=st.sampled_from(["", "@e", "@e@y", "@f"]), transient=st.booleans())
-    def query_entities(self, prefix, transient):
-        async def query():
-            page = await self.stage.entities.query(EntityQuery(prefix=prefix, transient=transient, states=True))
-            return [(one.row.instance_id, one.row.state, one.row.lock and one.row.lock.instance_id)
-                    for one in page.entities]
+    @rule(prefix=st.sampled_from(["", "@e", "@e@y", "@f"]), transient=st.booleans(), size=st.integers(1, 3))
+    def query_entities(self, prefix, transient, size):
+        async def pages():
+            wanted, found = EntityQuery(prefix=prefix, transient=transient, states=True, page_size=size), []
+            while True:
+                page = await self.stage.entities.query(wanted)
+                found += [(one.row.instance_id, one.row.state, one.row.lock and one.row.lock.instance_id)
+                          for one in page.entities]
+                if page.next is None:
+                    return found
+                wanted = replace(wanted, after=page.next)
 
-        self.stage.step(query, lambda model: model.entities.matching(prefix, transient=transient))
+        self.stage.step(pages, lambda model: model.entities.matching(prefix, transient=transient))
 
     @precondition(lambda self: self.stage.held_batches())
     @rule(data=st.data(), fails=st.booleans())
