@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from stateful.faults import Fault
 from stateful.test_semantics import TaskHub
 
 
