@@ -27,11 +27,25 @@ class TaskHub(ClientRules, RewindRules, Rules):
 
 
 class RewindHub(RewindRules, Rules):
-    """Fewer rules, and scripts that fail more often, so that more is rewound."""
+    """Fewer rules, workers that are diligent, and scripts that fail, so that more is rewound."""
 
-    @initialize(scripts=st.lists(failing_steps(2), min_size=2, max_size=3), is_tight=st.sampled_from([False, False, True]))
+    @initialize(scripts=st.lists(failing_steps(2).map(lambda steps: [*steps, ["fail"]]), min_size=2, max_size=3),
+                is_tight=st.sampled_from([False, False, True]))
     def begin(self, scripts, is_tight):
         self.open(scripts, is_tight=is_tight)
+
+    @initialize(diligence=st.sampled_from([None, 0, 0, 1, 2, 5]))
+    def have_work_done(self, diligence):
+        self.diligence = diligence
+
+    def teardown(self):
+        """Rewind what has failed and was not rewound."""
+        try:
+            if hasattr(self, "stage") and not self.stage.failed:
+                for instance in self.failed():
+                    self._rewind(instance, past=False)
+        finally:
+            super().teardown()
 
 
 class EntityHub(EntityRules, RewindRules, Rules):
