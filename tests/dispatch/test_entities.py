@@ -10,12 +10,14 @@ import pytest
 
 from dispatch.bench import DONE, Bench, Worker, finish, kinds, on_bench, only
 from dispatch.entity_acts import A, B, call, lock, operations, signal, state, unlock
+from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.suspects import COUNTED_FAILURES
 from durabletask_sql.ports.work import Profile
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
+from durabletask_sql.service.abstraction import Signal
 from entity_rows import guid
 
 
@@ -249,6 +251,26 @@ def test_long_queues_behind_locks_leave_room_for_those_who_hold_them(database_ur
         await let_go(bench, worker)
 
     on_bench(database_url, test, limits)
+
+
+def test_a_due_signal_behind_a_lock_leaves_room_for_others_and_runs_in_the_end(database_url):
+    async def test(bench: Bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "holder")
+        await bench.answer(await worker.turn(), lock(1, A))
+        await bench.answer(await worker.turn())  # granted; it waits for an event
+        due = bench.clock.now() + MICROSECONDS // 50
+        await bench.entities.signal(Signal(A, "later", None, due=due))
+        count = 0
+        while bench.clock.now() < due + MICROSECONDS // 10 or count < 5:
+            await bench.start("flow", f"other-{count}")
+            await bench.answer(await worker.turn(), finish())
+            count += 1
+        await bench.service.raise_event("holder", "go", None)
+        await bench.answer(await worker.turn(), unlock(9, A), finish())
+        assert operations(await worker.batch()) == ["later"]
+
+    on_bench(database_url, test, MemoryLimits(instances=1))
 
 
 def test_a_new_owner_finds_the_holders_behind_the_queues_of_their_locks(database_url):

@@ -144,7 +144,7 @@ def test_due_signals_wait_for_the_lock(memory):
     memory.take_due(6)
     memory.take_wanted()
     memory.settle_load([])
-    assert (len(mem.timers), mem.can_run, mem.is_idle) == (1, False, False)
+    assert (len(mem.timers), mem.can_run) == (1, False)
     memory.merge_rows([release(2)])
     mem = step(memory, mem, 2, row=entity(version=4))
     assert mem.can_run
@@ -167,6 +167,19 @@ def test_a_locked_entity_may_leave_and_is_read_afresh_for_its_release(memory):
     memory.limits = replace(memory.limits, history_bytes=10)
     mem = read(memory, entity(), [lock(1), signal(2)])
     assert step(memory, mem, 1, row=entity(state="x" * 100, version=4, lock=ANN)) is None
+    memory.merge_rows([release(3)])
+    assert wanted(memory) == ((), (E,))
+
+
+def test_signals_that_are_due_do_not_keep_a_locked_entity_in_memory(memory):
+    mem = read(memory, entity(), [lock(1)])
+    step(memory, mem, 1, row=entity(version=4, lock=ANN))
+    memory.merge_timers([delayed(2, 5)])
+    assert memory.take_due(1 << 60)
+    memory.take_wanted()
+    memory.limits = replace(memory.limits, instances=1)
+    memory.settle_load([])
+    assert memory.find(E) is None
     memory.merge_rows([release(3)])
     assert wanted(memory) == ((), (E,))
 

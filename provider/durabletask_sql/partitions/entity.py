@@ -57,6 +57,12 @@ class EntityMemory(Resident[Step]):
         return self.row is not None and self.row.lock is not None
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it could leave memory: signals that are due and wait for its lock are read with what frees it."""
+        return super(EntityMemory, self).is_idle or (
+            self.is_locked and self.turn is None and not self.rows and not self.stale and not self.blocked)
+
+    @property
     def can_run(self) -> bool:
         """Whether its next step may be looked for."""
         return self.may_run and not self.idle and (bool(self.rows) or (bool(self.timers) and not self.is_locked))
