@@ -35,6 +35,15 @@ def watch():
 
 
 @pytest.fixture
+def slowly(watch):
+    """A transaction on a slow file."""
+    def work(session):
+        watch.seconds += 20 * NearLane.SLOW_SECONDS
+        return transaction(session)
+    return work
+
+
+@pytest.fixture
 def run(path, watch):
     def runner(test):
         async def main():
@@ -103,12 +112,8 @@ def test_the_loop_stays_off_the_session_while_the_thread_has_it_even_if_its_call
     run(test)
 
 
-def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_the_loop_has_rested(run, watch):
+def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_the_loop_has_rested(run, watch, slowly):
     async def test(lane):
-        def slowly(session):
-            watch.seconds += 20 * NearLane.SLOW_SECONDS
-            return transaction(session)
-
         here = threading.get_ident()
         assert await lane.run(slowly, short=True) == here
         assert await lane.run(transaction, short=True) != here
@@ -121,12 +126,8 @@ def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_the_loop_has
     run(test)
 
 
-def test_how_long_work_takes_on_the_thread_does_not_keep_the_loop_from_trying_again(run, watch):
+def test_how_long_work_takes_on_the_thread_does_not_keep_the_loop_from_trying_again(run, slowly):
     async def test(lane):
-        def slowly(session):
-            watch.seconds += 20 * NearLane.SLOW_SECONDS
-            return transaction(session)
-
         here = threading.get_ident()
         assert await lane.run(slowly, short=True) == here
         for _ in range(NearLane.RESTS):
