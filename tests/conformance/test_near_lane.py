@@ -139,7 +139,7 @@ def test_how_long_work_takes_on_the_thread_does_not_keep_the_loop_from_trying_ag
 
 def test_the_loop_rests_for_all_but_a_small_share_of_the_time_beside_a_file_that_stays_slow(run, watch):
     async def test(lane):
-        spent = 0.0
+        spent = 0
 
         def slowly(session):
             watch.seconds += 1.0

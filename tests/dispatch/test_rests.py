@@ -87,13 +87,21 @@ class Resting:
     def __init__(self, seconds):
         self.clock = FakeClock()
         self.loop = StillLoop(self.clock)
-        self.mem = SimpleNamespace(blocked=False, rows=[])
-        self.rested = False
-        self.run(0, lambda: Rests(self).begin(self.mem, seconds))
+        self.mem = SimpleNamespace(key="one", rests=False, rows=[])
+        self.considered = []
+        self.run(0, lambda: Rests(self, lambda: None).begin(self.mem, seconds))
 
-    def end(self, mem):
-        assert mem is self.mem
-        self.rested = True
+    def find(self, key):
+        assert key == "one"
+        return self.mem
+
+    def consider(self, mem):
+        self.considered.append(mem)
+
+    @property
+    def rested(self):
+        assert self.considered == ([] if self.mem.rests else [self.mem])
+        return not self.mem.rests
 
     def arrive(self):
         self.mem.rows.append(SimpleNamespace(seq=len(self.mem.rows)))
@@ -111,7 +119,7 @@ class Resting:
 @pytest.fixture
 def resting(request):
     found = Resting(request.param)
-    assert found.mem.blocked
+    assert found.mem.rests
     yield found
     found.loop.close()
 
@@ -134,3 +142,11 @@ def test_a_rest_lasts_as_long_as_the_turn_did_at_most(resting, longest):
         resting.run(STEP)
         spent += STEP
     assert longest - STEP <= spent <= longest + STEP
+
+
+@pytest.mark.parametrize("resting", [0.2], indirect=True)
+def test_the_end_of_a_rest_ends_no_delay_that_has_begun_meanwhile(resting):
+    resting.mem.blocked = True
+    resting.run(STEP)
+    assert resting.rested
+    assert resting.mem.blocked

@@ -11,9 +11,14 @@ from durabletask_sql.model.status import Status
 
 
 def watched(bench, monkeypatch):
-    """Note the reads of single instances."""
+    """Note the reads of single instances, without the polls, which may find a commit before its waiters were told."""
     instances, reads = bench.service._instances, []
     get = instances.get
+
+    async def no_poll(_):
+        pass
+
+    monkeypatch.setattr(bench.service.waiters, "poll", no_poll)
 
     async def noted(key, **how):
         reads.append(key.instance_id)

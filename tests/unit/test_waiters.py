@@ -97,3 +97,25 @@ def test_a_poll_wakes_only_for_what_a_waiter_has_not_been_told(committed, wakes)
         waiter.cancel()
 
     asyncio.run(test())
+
+
+def test_a_poll_that_was_overtaken_by_what_a_waiter_was_told_wakes_nobody():
+    async def test():
+        given = []
+
+        async def statuses(_):
+            waiting.tell(ENDED)  # committed while the poll reads what was there before
+            return {KEY: Status.RUNNING}
+
+        async def look(told):
+            given.append(told)
+            if len(given) == 1:
+                await waiting.poll([KEY])
+                return None
+            return "done"
+
+        waiting = Waiters(statuses)
+        await waiting.wait(KEY, look, RUNNING)
+        return given
+
+    assert asyncio.run(test()) == [RUNNING, ENDED]

@@ -6,11 +6,12 @@ in vain the next one waits as long as that one took, or until nothing more arriv
 """
 
 import asyncio
+from collections.abc import Callable
 
-from durabletask_sql.dispatch.delays import Delays
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceRow
 from durabletask_sql.partitions.instance import InstanceMemory
+from durabletask_sql.partitions.memory import Memory
 
 LEAST_EVENTS = 100
 LONGEST_SECONDS = 0.5
@@ -29,24 +30,27 @@ def is_vain(before: InstanceRow, checkpoint: TurnCheckpoint) -> bool:
 class Rests:
     """The instances that rest."""
 
-    def __init__(self, delays: Delays) -> None:
-        """`delays` lets them run again."""
-        self._delays = delays
+    def __init__(self, memory: Memory, pump: Callable[[], None]) -> None:
+        """`pump` hands out what has become ready."""
+        self._memory = memory
+        self._pump = pump
 
     def begin(self, mem: InstanceMemory, seconds: float) -> None:
         """Have an instance rest whose turn in vain took so long; its commit may still be under way."""
-        mem.blocked = True
-        until = asyncio.get_running_loop().time() + min(seconds, LONGEST_SECONDS)
-        self._wait(mem, until)
+        mem.rests = True
+        self._wait(mem, asyncio.get_running_loop().time() + min(seconds, LONGEST_SECONDS))
 
     def _wait(self, mem: InstanceMemory, until: float) -> None:
         asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look, mem, _last(mem), until)
 
     def _look(self, mem: InstanceMemory, last: tuple[int, int], until: float) -> None:
-        if _last(mem) == last or asyncio.get_running_loop().time() >= until:
-            self._delays.end(mem)
-        else:
+        if _last(mem) != last and asyncio.get_running_loop().time() < until:
             self._wait(mem, until)
+            return
+        mem.rests = False
+        if self._memory.find(mem.key) is mem:
+            self._memory.consider(mem)
+            self._pump()
 
 
 def _last(mem: InstanceMemory) -> tuple[int, int]:

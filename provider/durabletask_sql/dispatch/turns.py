@@ -105,7 +105,7 @@ class Turns:
         self._ports = ports
         self._limits = limits
         self._delays = Delays(memory, ports.pump)
-        self._rests = Rests(self._delays)
+        self._rests = Rests(memory, ports.pump)
         self._failures = Failures(seats.suspicion, self._delays, ports)
         self._dispatches = 0
 

@@ -57,10 +57,9 @@ class EntityMemory(Resident[Step]):
         return self.row is not None and self.row.lock is not None
 
     @property
-    def is_idle(self) -> bool:
-        """Whether it could leave memory: signals that are due and wait for its lock are read with what frees it."""
-        return super(EntityMemory, self).is_idle or (
-            self.is_locked and self.turn is None and not self.rows and not self.stale and not self.blocked)
+    def keeps_timers(self) -> bool:
+        """Whether due signals are here that would be missed: those that wait for its lock are read with what frees it."""
+        return bool(self.timers) and not self.is_locked
 
     @property
     def can_run(self) -> bool:

@@ -28,12 +28,13 @@ class InstanceMemory(Resident[Intake]):
     history_size: int = 0  # bytes
     refs: Mapping[int, bytes] = field(default_factory=dict)
     startless_read: bool = False
+    rests: bool = False  # after a turn in vain: the next one waits a moment for more
     settled: dict[int, int] = field(default_factory=dict)  # provisional sequences of the turn that is out: the real ones
 
     @property
     def can_run(self) -> bool:
         """Whether a turn may be taken: nothing stands in the way, and something waits."""
-        return self.may_run and (bool(self.rows) or (bool(self.timers) and self.ceiling is None))
+        return self.may_run and not self.rests and (bool(self.rows) or (bool(self.timers) and self.ceiling is None))
 
     @property
     def is_suspect(self) -> bool:

@@ -54,7 +54,12 @@ class Resident(Generic[T]):
     @property
     def is_idle(self) -> bool:
         """Whether it could leave memory without being missed."""
-        return self.turn is None and not self.rows and not self.timers and not self.stale and not self.blocked
+        return self.turn is None and not self.rows and not self.keeps_timers and not self.stale and not self.blocked
+
+    @property
+    def keeps_timers(self) -> bool:
+        """Whether due timers are here that would be missed."""
+        return bool(self.timers)
 
     @property
     def may_run(self) -> bool:

@@ -106,10 +106,16 @@ class Waiters:
                 await asyncio.sleep(min(_REST * (loop.time() - began), _POLL_SECONDS))
 
     async def poll(self, keys: Sequence[InstanceKey]) -> None:
-        """Read the statuses of these instances and wake the waiters of those that changed since they were last told."""
+        """Read the statuses of these instances and wake the waiters of those that changed since they were last told.
+
+        Those that were told something meanwhile are looked at again: what was read may be older.
+        """
+        before = {key: self._seen.get(key) for key in keys}
         found = await self._statuses(keys)
         for key in keys:
             status = found.get(key)
-            if self._seen.get(key) != status and key in self._waiting:
+            if self._seen.get(key) != before[key]:
+                self._hinted.set()
+            elif before[key] != status and key in self._waiting:
                 self._seen[key] = status
                 self.notify((key,))
