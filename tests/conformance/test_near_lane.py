@@ -8,7 +8,9 @@ import threading
 
 import pytest
 
+from conformance.world import in_world
 from durabletask_sql.storage.dialect import SqliteCompiler
+from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.lanes import NearLane
 from durabletask_sql.storage.sqlite import SqliteSession
 
@@ -38,7 +40,7 @@ def watch():
 def slowly(watch):
     """A transaction on a slow file."""
     def work(session):
-        watch.seconds += 20 * NearLane.SLOW_SECONDS
+        watch.seconds += 40 * NearLane.SLOW_SECONDS
         return transaction(session)
     return work
 
@@ -117,7 +119,7 @@ def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_the_loop_has
         here = threading.get_ident()
         assert await lane.run(slowly, short=True) == here
         assert await lane.run(transaction, short=True) != here
-        watch.seconds += 19 * NearLane.SLOW_SECONDS * NearLane.RESTS
+        watch.seconds += 39 * NearLane.SLOW_SECONDS * NearLane.RESTS
         assert await lane.run(transaction, short=True) != here
         watch.seconds += NearLane.SLOW_SECONDS * NearLane.RESTS
         assert await lane.run(transaction, short=True) == here
@@ -126,12 +128,44 @@ def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_the_loop_has
     run(test)
 
 
-def test_how_long_work_takes_on_the_thread_does_not_keep_the_loop_from_trying_again(run, slowly):
+def test_one_piece_that_is_held_up_does_not_make_a_file_slow_and_many_do(run, watch):
+    async def test(lane):
+        here = threading.get_ident()
+
+        def held_up(session):
+            watch.seconds += 15 * NearLane.SLOW_SECONDS
+            return transaction(session)
+
+        assert await lane.run(held_up, short=True) == here
+        assert await lane.run(transaction, short=True) == here
+        places = [await lane.run(held_up, short=True) for _ in range(20)]
+        assert places[-1] != here
+
+    run(test)
+
+
+def test_a_group_of_few_rows_is_short_and_a_turn_of_many_is_not(tmp_path, monkeypatch):
+    places = []
+    run_trusting = GroupAttempt.run_trusting
+    monkeypatch.setattr(GroupAttempt, "run_trusting",
+                        lambda attempt: (places.append(threading.get_ident()), run_trusting(attempt))[1])
+
+    async def test(w):
+        for count in (1, 1_000):
+            row = await w.created(f"with {count}")
+            await w.commit(w.turn(row, activities=tuple(w.activity(row, number) for number in range(count))))
+
+    in_world(f"sqlite:///{tmp_path / 'hub.db'}", test)
+    assert [place == threading.get_ident() for place in places] == [True, False]
+
+
+def test_how_long_work_takes_on_the_thread_does_not_keep_the_loop_from_trying_again(run, watch, slowly):
     async def test(lane):
         here = threading.get_ident()
         assert await lane.run(slowly, short=True) == here
-        for _ in range(NearLane.RESTS):
+        for _ in range(NearLane.RESTS - 1):
             assert await lane.run(slowly, short=True) != here
+        watch.seconds += 80 * NearLane.SLOW_SECONDS
         assert await lane.run(transaction, short=True) == here
 
     run(test)

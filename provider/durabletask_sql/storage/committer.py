@@ -55,8 +55,8 @@ T = TypeVar("T")
 
 _ATTEMPTS = 6
 _SHORT_ITEMS = 16
+_SHORT_ROWS = 64
 _UNDONE = "the database has recovered from a crash, or another has taken over: what was not durable may be undone"
-
 
 
 class SqlCommitter:
@@ -89,7 +89,7 @@ class SqlCommitter:
 
     async def commit(self, group: Group) -> Committed:
         """Commit a group; a bad item leaves it, with its outcome saying why, and the others commit."""
-        short = len(group.items) <= _SHORT_ITEMS
+        short = sum(map(_rows, group.items)) <= _SHORT_ROWS
         return await self._run(lambda session: self.commit_on(session, group), short=short)
 
     async def commit_alone(self, group: Group) -> Committed:
@@ -368,6 +368,17 @@ def _repeated(what: str, attempt: Callable[[], T]) -> T:
             raise UnavailableError(str(error)) from error
     message = f"{what} met locks of other sessions too often"
     raise UnavailableError(message)
+
+
+def _rows(item: Item) -> int:
+    """Return how many queue rows an item writes and deletes, about."""
+    if isinstance(item, TurnCheckpoint):
+        return (1 + len(item.consumed) + len(item.consumed_timers) + len(item.messages) + len(item.timers)
+                + len(item.activities) + len(item.children))
+    if isinstance(item, EntityCheckpoint):
+        return (1 + len(item.consumed) + len(item.consumed_timers) + len(item.messages) + len(item.timers)
+                + len(item.children))
+    return 1
 
 
 def _unknown(error: ConnectionLostError) -> OutcomeUnknownError | UnavailableError:

@@ -58,12 +58,13 @@ class NearLane(Lane[Session]):
 
     The loop and the thread use the same session, never at the same time. How fast the file is, only the loop can tell:
     a thread waits for the interpreter as well. So after slow work the loop tries again when it has rested for so many
-    times as long as that took, which bounds its share.
+    times as long as that took, which bounds its share. One piece that is held up for some ten milliseconds, by a copy of
+    the log for instance, does not make the file slow.
     """
 
-    SLOW_SECONDS = 0.002
+    SLOW_SECONDS = 0.003
     RESTS = 100
-    _WEIGHT = 0.1
+    _WEIGHT = 0.05
 
     def __init__(self, name: str, open_session: Callable[[], SqliteSession],
                  now: Callable[[], float] = time.perf_counter) -> None:
