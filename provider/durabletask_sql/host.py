@@ -67,9 +67,8 @@ class Host:
         """Open the hubs of a store that is open already, each with a clock and a memory of its own."""
         identity, hubs, failed = identify(), {}, asyncio.get_running_loop().create_future()
         for name in settings.hubs:
-            dispatch = DispatcherSettings(settings.lease_seconds, gathers=store.is_sqlite,
-                                          memory=memory or MemoryLimits(),
-                                          turns=TurnLimits(payload_bytes=settings.limits.payload_bytes))
+            dispatch = DispatcherSettings(settings.lease_seconds, memory or MemoryLimits(),
+                                          TurnLimits(payload_bytes=settings.limits.payload_bytes))
             hub = await store.open_hub(name, settings.partitions)
             hubs[name] = _runtime(store, hub, identity, new_clock(), dispatch, settings, failed)
         return cls(store, hubs, failed)

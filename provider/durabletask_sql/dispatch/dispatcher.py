@@ -53,14 +53,9 @@ _TIMER_GRACE_SECONDS = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class DispatcherSettings:
-    """What is set for a host's work.
-
-    `lease_seconds`: how long it may be silent before others take over. `gathers`: a commit waits a moment for others;
-    where a commit takes a round trip they gather during the one before.
-    """
+    """What is set for a host's work. `lease_seconds`: how long it may be silent before others take over."""
 
     lease_seconds: float
-    gathers: bool = False
     memory: MemoryLimits = MemoryLimits()
     turns: TurnLimits = TurnLimits()
 
@@ -113,7 +108,7 @@ class Dispatcher:
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
             listeners.committed, self._notices.tell, self._ownership.recover,
-            lambda: self.board.outstanding if settings.gathers else 0), self._parking)
+            lambda: self.board.outstanding), self._parking)
         self.upkeep = Upkeep(committer, self.board, clock, identity.host_id, self._moved)
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":

@@ -7,7 +7,7 @@ are out at executors (one orchestration running alone, say) nobody waits: they r
 import asyncio
 
 WINDOW_SECONDS = 0.002
-ENOUGH_ITEMS = 4  # SDK workers block a thread of few in each completion: waiting for more would starve them
+ENOUGH_ITEMS = 3  # SDK workers block a thread of few in each completion: waiting for more would starve them
 _WEIGHT = 0.125
 _LONGEST_GAP_SECONDS = 1.0
 _NEVER = 1 << 62

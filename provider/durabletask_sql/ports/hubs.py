@@ -25,11 +25,6 @@ class Store(Protocol):
     """One database, opened: it finds or creates hubs, and gives the ports of each."""
 
     @property
-    def is_sqlite(self) -> bool:
-        """Whether it is a SQLite file: its time is this process's."""
-        ...
-
-    @property
     def shown(self) -> str:
         """The URL without its password."""
         ...

@@ -3,7 +3,7 @@
 import time
 
 from durabletask_sql.storage.dialect import PostgresCompiler, SqliteCompiler
-from durabletask_sql.storage.lanes import Lane, NearLane
+from durabletask_sql.storage.lanes import Lane, NearLane, YieldingLane
 from durabletask_sql.storage.postgres import PostgresSession
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.sqlite import SqliteSession
@@ -42,7 +42,7 @@ class Database:
                 return PostgresSession(url.location, shared, shown=url.shown, idle_timeout_ms=idle_timeout_ms,
                                        allow_unsafe=allow_unsafe)
 
-            self.committer = Lane("committer", 1, open_session)
+            self.committer = YieldingLane("committer", open_session)
             self.clients = Lane("client", _CLIENT_THREADS, open_session)
             self.blocked = Lane("blocked", _BLOCKED_THREADS, open_session)
             self.leases = Lane("lease", 1, open_session)

@@ -1,7 +1,8 @@
 """Threads that own connections: the drivers are synchronous, everything above is not.
 
-Short work on a local SQLite file runs on the event loop itself: a hand-over to a thread and back costs several times
-what a small transaction does. Where the file is slow, or another process is in the way, a thread waits for it.
+Short work of the committer runs on the event loop itself: a hand-over to a thread and back costs as much as a small
+transaction does, or more. What waits for PostgreSQL lets go of the loop meanwhile. Where a SQLite file is slow, or another
+process is in the way, a thread waits for it.
 """
 
 import asyncio
@@ -9,8 +10,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock, local
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from durabletask_sql.storage import yielding
 from durabletask_sql.storage.faults import WouldWaitError
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.sqlite import SqliteSession
@@ -51,6 +53,45 @@ class Lane(Generic[S]):
         await asyncio.to_thread(self._pool.shutdown)
         for session in self._sessions:
             session.close()
+
+
+class YieldingLane(Lane[S]):
+    """A lane of one session: short work runs on the event loop and lets go of it while it waits, the rest on the thread.
+
+    One piece of work at a time has the session. What has begun goes on to its end even if its caller gives up.
+    """
+
+    def __init__(self, name: str, open_session: Callable[[], S]) -> None:
+        """Name the lane; nothing is opened yet."""
+        super().__init__(name, 1, open_session)
+        self._session: S | None = None
+        self._turn = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Callable[[S], T], *, short: bool = False) -> T:
+        """Run `work` on the loop if it is short, else on the thread."""
+        task = asyncio.create_task(self._run(work, short=short))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _run(self, work: Callable[[S], T], *, short: bool) -> T:
+        async with self._turn:
+            if short:
+                return await yielding.run(lambda: self._call(work), self._pool)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, work)
+
+    def _call(self, work: Callable[[S], T]) -> T:
+        if self._session is None:
+            self._session = self._open()
+            self._sessions.append(self._session)
+        return attempt(self._session, work)
+
+    async def close(self) -> None:
+        """Wait for what is under way and close the session."""
+        while self._running:
+            await asyncio.wait(self._running)
+        await super().close()
 
 
 class NearLane(Lane[Session]):

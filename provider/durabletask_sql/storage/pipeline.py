@@ -12,6 +12,8 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import Transformer
 
+from durabletask_sql.storage.yielding import AbandonedError, waited_on_loop
+
 _READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
 
@@ -68,12 +70,10 @@ class Pipeline:
         connection, replies = self._pq, list[pq.abc.PGresult]()
         sending = self._sends()
         while True:
-            events = self._selector.select()
+            self._wait(sending=sending)
             if sending:
                 sending = self._sends()
-            if not any(mask & _READ for _, mask in events):
-                continue
-            connection.consume_input()
+            connection.consume_input()  # reads what is there, and does not wait
             while not connection.is_busy():
                 reply = connection.get_result()
                 if reply is None:  # the end of one statement's replies
@@ -81,6 +81,15 @@ class Pipeline:
                 if reply.status == pq.ExecStatus.PIPELINE_SYNC:
                     return replies
                 replies.append(reply)
+
+    def _wait(self, *, sending: bool) -> None:
+        """Wait until something can be read, or sent if something is left to be."""
+        try:
+            if not waited_on_loop(self._pq.socket, writes=sending):
+                self._selector.select()
+        except AbandonedError as error:
+            message = "given up while it waited for the server"
+            raise psycopg.OperationalError(message) from error
 
     def _sends(self) -> bool:
         """Flush what can be flushed without waiting; tell whether something is left."""

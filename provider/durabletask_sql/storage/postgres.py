@@ -22,6 +22,7 @@ from durabletask_sql.storage.faults import (
 )
 from durabletask_sql.storage.pipeline import Pipeline, has_failed
 from durabletask_sql.storage.session import Reply
+from durabletask_sql.storage.yielding import off_loop
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ class PostgresSession:
 
     def _open(self) -> Pipeline:
         if self._pipeline is None:
-            connection, self._lineage = connect(
-                self._conninfo, shown=self._shown, idle_timeout_ms=self._idle_timeout_ms, allow_unsafe=self._allow_unsafe)
+            connection, self._lineage = off_loop(lambda: connect(
+                self._conninfo, shown=self._shown, idle_timeout_ms=self._idle_timeout_ms, allow_unsafe=self._allow_unsafe))
             connection.add_notice_handler(self._notice)
             self._pipeline = Pipeline(connection)
         return self._pipeline

@@ -1,0 +1,191 @@
+"""Short work on PostgreSQL runs on the event loop, and lets go of it whenever it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import psycopg
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, func, insert, select
+
+from durabletask_sql.storage import postgres
+from durabletask_sql.storage.database import Database
+from durabletask_sql.storage.faults import ConnectionLostError
+from durabletask_sql.storage.url import parse_url
+from faults.cutting import shut
+
+ONE = Table("one", MetaData(), Column("x", Integer))
+
+
+@pytest.fixture
+def run(postgres_url):
+    """Run a test with the committer's lane and another session, on one database."""
+    def runner(test):
+        async def main():
+            database = Database(parse_url(postgres_url), idle_timeout_ms=10_000, allow_unsafe=False)
+            with psycopg.connect(postgres_url, autocommit=True) as other:
+                other.execute("CREATE TABLE IF NOT EXISTS one (x integer)")
+                try:
+                    async with asyncio.timeout(30):
+                        await test(database.committer, other)
+                finally:
+                    await database.close()
+
+        asyncio.run(main())
+    return runner
+
+
+def blocked(session):
+    """Wait, in a transaction, until the other session lets go of its lock; return the thread that this runs on."""
+    session.begin(lock_timeout_ms=20_000)
+    session.execute(select(func.pg_advisory_xact_lock(7)))
+    session.execute(insert(ONE).values(x=1))
+    session.commit()
+    return threading.get_ident()
+
+
+def count(other):
+    return other.execute("SELECT count(*) FROM one").fetchone()[0]
+
+
+async def until_blocked(other):
+    """Wait, while the loop runs, until somebody waits for the lock."""
+    while not other.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchall():
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_the_loop_goes_on_while_work_waits_wherever_it_runs(run, short):
+    async def test(lane, other):
+        other.execute("SELECT pg_advisory_lock(7)")
+        waiting = asyncio.create_task(lane.run(blocked, short=short))
+        await until_blocked(other)
+        assert not waiting.done()
+        other.execute("SELECT pg_advisory_unlock_all()")
+        assert (await waiting == threading.get_ident()) is short
+        assert count(other) == 1
+
+    run(test)
+
+
+def test_one_piece_of_work_at_a_time_has_the_session_and_they_keep_their_order(run):
+    async def test(lane, other):
+        other.execute("SELECT pg_advisory_lock(7)")
+        order = []
+
+        def noted(name):
+            def work(session):
+                order.append(f"{name} begins")
+                blocked(session)
+                order.append(f"{name} ends")
+            return work
+
+        calls = [asyncio.create_task(lane.run(noted(name), short=short))
+                 for name, short in (("a", True), ("b", False), ("c", True))]
+        await until_blocked(other)
+        assert order == ["a begins"]
+        other.execute("SELECT pg_advisory_unlock_all()")
+        await asyncio.gather(*calls)
+        assert order == [f"{name} {what}" for name in "abc" for what in ("begins", "ends")]
+
+    run(test)
+
+
+def test_what_has_begun_goes_on_to_its_end_although_its_caller_gives_up(run):
+    async def test(lane, other):
+        other.execute("SELECT pg_advisory_lock(7)")
+        caller = asyncio.create_task(lane.run(blocked, short=True))
+        await until_blocked(other)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        following = asyncio.create_task(lane.run(blocked, short=True))
+        await asyncio.sleep(0)
+        other.execute("SELECT pg_advisory_unlock_all()")
+        await following
+        assert count(other) == 2
+
+    run(test)
+
+
+def test_closing_waits_for_what_has_begun(run):
+    async def test(lane, other):
+        other.execute("SELECT pg_advisory_lock(7)")
+        caller = asyncio.create_task(lane.run(blocked, short=True))
+        await until_blocked(other)
+        closing = asyncio.create_task(lane.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        other.execute("SELECT pg_advisory_unlock_all()")
+        await closing
+        assert caller.done()
+        assert count(other) == 1
+
+    run(test)
+
+
+def test_a_lost_connection_is_made_again_without_keeping_the_loop(run, monkeypatch):
+    threads = []
+    connect = postgres.connect
+
+    def watched(*given, **named):
+        threads.append(threading.get_ident())
+        return connect(*given, **named)
+
+    monkeypatch.setattr(postgres, "connect", watched)
+
+    async def test(lane, other):
+        await lane.run(blocked, short=True)
+        session, = lane._sessions
+
+        def cut(session):
+            session.begin()
+            shut(session)
+            session.execute(insert(ONE).values(x=2))
+
+        with pytest.raises(ConnectionLostError):
+            await lane.run(cut, short=True)
+        await lane.run(blocked, short=True)
+        assert lane._sessions == [session]
+        assert count(other) == 2
+        assert len(threads) == 2
+        assert threading.get_ident() not in threads
+
+    run(test)
+
+
+def test_an_error_rolls_back_and_reaches_the_caller(run):
+    async def test(lane, other):
+        def fails(session):
+            session.begin()
+            session.execute(insert(ONE).values(x=3))
+            raise KeyError("one")
+
+        with pytest.raises(KeyError):
+            await lane.run(fails, short=True)
+        await lane.run(blocked, short=True)
+        assert count(other) == 1
+
+    run(test)
+
+
+def test_work_that_is_abandoned_ends_with_its_connection_and_changes_nothing(run):
+    async def test(lane, other):
+        other.execute("SELECT pg_advisory_lock(7)")
+        caller = asyncio.create_task(lane.run(blocked, short=True))
+        await until_blocked(other)
+        task, = lane._running
+        task.cancel()  # as a loop does that ends
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        while other.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall():
+            other.execute("SELECT pg_advisory_unlock_all()")
+            await asyncio.sleep(0.005)
+        other.execute("SELECT pg_advisory_lock(7)")
+        assert count(other) == 0
+        other.execute("SELECT pg_advisory_unlock_all()")
+        await lane.run(blocked, short=True)
+        assert count(other) == 1
+
+    run(test)
