@@ -243,12 +243,26 @@ class PostgresCrowd:
         self._connection, _ = connect(location, shown=url, idle_timeout_ms=60_000, allow_unsafe=True)
 
     def cost(self, statement: Statement) -> Cost:
+        return self._explain(self._compiler.compile(statement), self._named(statement))
+
+    def nodes(self, statement: Statement) -> list[Mapping[str, Any]]:
+        """The nodes of a statement's plan, which is not carried out."""
+        return list(_nodes(self._plan("EXPLAIN (FORMAT JSON)", self._compiler.compile(statement), self._named(statement))))
+
+    def indexes(self) -> dict[str, list[str]]:
+        """The columns of each index."""
+        return dict(self._connection.execute(
+            "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) FROM pg_index i JOIN pg_class c "
+            "ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = c.oid GROUP BY c.relname").fetchall())
+
+    @staticmethod
+    def _named(statement: Statement) -> dict[str, Any]:
         inserts = isinstance(statement.build(PostgresCompiler._source(statement)), Insert)
         rows = rows_for(statement, inserts=inserts)
         named: dict[str, Any] = {**SCALARS, "expected": len(rows), "v_hub_id": [HUB] * len(rows)}
         named.update((f"v_{name}", list(values)) for name, values in zip(statement.columns, zip(*rows, strict=True),
                                                                          strict=bool(rows)))
-        return self._explain(self._compiler.compile(statement), named)
+        return named
 
     def cost_of_query(self, statement: Any) -> Cost:
         return self._explain(self._compiler.prepare(statement), SCALARS)
@@ -259,18 +273,21 @@ class PostgresCrowd:
     def page(self, query: InstanceQuery) -> InstancePage:
         return read_page(self.session, HUB, query)
 
-    def _explain(self, prepared: Prepared, named: Mapping[str, Any]) -> Cost:
+    def _plan(self, explain: str, prepared: Prepared, named: Mapping[str, Any]) -> Mapping[str, Any]:
         values = {**prepared.constants, **named}
         given = ", ".join(literals.Literal(values[name]).as_string(self._connection) for name, _ in prepared.parameters)
-        explain = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE one" + (f"({given})" if given else "")
         self._connection.execute("PREPARE one AS " + prepared.text.decode())
         try:
             with self._connection.transaction(force_rollback=True):
-                row = self._connection.execute(explain).fetchone()
+                row = self._connection.execute(f"{explain} EXECUTE one" + (f"({given})" if given else "")).fetchone()
         finally:
             self._connection.execute("DEALLOCATE one")
         assert row is not None
-        top = row[0][0]["Plan"]
+        top: Mapping[str, Any] = row[0][0]["Plan"]
+        return top
+
+    def _explain(self, prepared: Prepared, named: Mapping[str, Any]) -> Cost:
+        top = self._plan("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON)", prepared, named)
         nodes = list(_nodes(top))
         fetched = sum(int((node["Actual Rows"] + sum(node.get(f"Rows Removed by {why}", 0) for why in (
             "Filter", "Index Recheck"))) * node["Actual Loops"]) for node in nodes if "Relation Name" in node and "Scan" in

@@ -92,7 +92,8 @@ instances = Table(
     PrimaryKeyConstraint("hub_id", "partition", "instance_id"),
     Index("ix_instances_created", "hub_id", "created_at", "instance_id"),
     Index("ix_instances_by_id", "hub_id", "instance_id"),
-    Index("ix_instances_status", "hub_id", "status", "created_at", "instance_id"),
+    # The status comes first, so that no plan made while the table is empty finds an instance by its id in here.
+    Index("ix_instances_status", "status", "hub_id", "created_at", "instance_id"),
     Index("ix_instances_completed", "hub_id", "status", "completed_at", "instance_id",
           postgresql_where=text("completed_at IS NOT NULL"), sqlite_where=text("completed_at IS NOT NULL")),
     Index("ix_instances_parent", "hub_id", "parent_instance_id",
