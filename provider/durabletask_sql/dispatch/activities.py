@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.claiming import buffer_for, claims_for, room_for
@@ -237,34 +238,53 @@ class Activities:
         """The executors are others now: see who takes what waits."""
         self._lanes.sort_again()
 
-    async def complete(self, answer: pb.ActivityResponse) -> None:
-        """Commit the result of an activity task; return when it is durable."""
+    def complete(self, answer: pb.ActivityResponse) -> Awaitable[object] | None:
+        """Take the result of an activity task; return what is done when it is durable, None if it never will be."""
         token = answer.completionToken or self.seats.token_of((answer.instanceId, answer.taskId))
         opened = self._close(token)
-        row = opened.task.row if opened is not None else await self._find(token)
-        first = self._completing.get((row.seq, row.token)) if row is not None else None
-        if row is None or first is not None:
-            _log.info("the result of activity %d of instance %r came too late or twice and was dropped (token %r)",
-                      answer.taskId, answer.instanceId, token)
-            self._ports.pump()
-            if first is not None:
-                await asyncio.wait((first,))  # nothing is acknowledged that may yet be lost
-            return
+        if opened is None:
+            return self._complete_unknown(token, answer)
+        return self._complete(opened.task.row, opened, answer)
+
+    async def _complete_unknown(self, token: str, answer: pb.ActivityResponse) -> None:
+        """Take a result whose task is not out here: its claim may still hold."""
+        row = await self._find(token)
+        if row is None:
+            self._drop(answer)
+        elif (done := self._complete(row, None, answer)) is not None:
+            await done
+
+    def _drop(self, answer: pb.ActivityResponse) -> None:
+        _log.info("the result of activity %d of instance %r came too late or twice and was dropped (token %r)",
+                  answer.taskId, answer.instanceId, answer.completionToken)
+        self._ports.pump()
+
+    def _complete(self, row: ActivityRow, opened: OpenActivity | None, answer: pb.ActivityResponse
+                  ) -> asyncio.Future[Outcome] | None:
+        first = self._completing.get((row.seq, row.token))
+        if first is not None:
+            self._drop(answer)
+            return first  # nothing is acknowledged that may yet be lost
         try:
             message = activity_outcome(row, bounded_result(row.name, answer, self._limits.payload_bytes), self._clock.now())
         except Exception as error:
             self._refuse(opened.task if opened is not None else self._waiting.get(row.seq, Task(row)), opened, error)
             self._ports.pump()
-            return
+            return None
         if opened is None:
             self._unqueue(row.seq)
         done = self._submit_result(ActivityCompletion(row.key, row.seq, row.token, message))
         self._completing[row.seq, row.token] = done
+        done.add_done_callback(partial(self._completed, row, opened))
         self._ports.pump()
-        try:
-            outcome = await done
-        finally:
-            del self._completing[row.seq, row.token]
+        return done
+
+    def _completed(self, row: ActivityRow, opened: OpenActivity | None, done: asyncio.Future[Outcome]) -> None:
+        """Note what became of a result."""
+        del self._completing[row.seq, row.token]
+        if done.cancelled():
+            return
+        outcome = done.result()
         if outcome.kind is OutcomeKind.COMMITTED and opened is not None:
             self.seats.suspicion.completed(opened.standing, opened.item)
         if outcome.kind is OutcomeKind.LOST:

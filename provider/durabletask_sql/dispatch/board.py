@@ -7,7 +7,7 @@ executors that take it and have room, oldest first.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.activities import Activities
@@ -45,7 +45,7 @@ class Board:
         self._activities = Activities(hub, speculation, suspicion, clock, ports, limits)
         self._entities = Entities(hub, host_id, memory, entity_seats, clock, ports, limits.payload_bytes)
         self._offering = True
-        self._answers: set[asyncio.Task[None]] = set()
+        self._answers: set[asyncio.Future[object]] = set()
 
     # Work
 
@@ -180,11 +180,14 @@ class Board:
         """Commit the outcome of an entity's batch; return when it is durable."""
         await self._carry_out(self._entities.complete(answer))
 
-    async def _carry_out(self, answer: Coroutine[None, None, None]) -> None:
-        """Carry an answer out to its end, even if the worker that waits for it goes away: its item is out no more."""
-        task = asyncio.create_task(answer)
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
+    async def _carry_out(self, rest: Awaitable[object] | None) -> None:
+        """Wait for the rest of an answer. It goes on to its end even if the worker that waits for it goes away."""
+        if rest is None:
+            return
+        task = asyncio.ensure_future(rest)
+        if task is not rest:
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
         await asyncio.shield(task)
 
     async def abandon_turn(self, token: str) -> None:

@@ -5,8 +5,9 @@ What may run is memory's decision, what an answer means is `turn`'s, what is dur
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 from durabletask_sql.clock import Clock
@@ -16,7 +17,7 @@ from durabletask_sql.dispatch.failures import Failures, Refused, cause_of, row_k
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.dispatch.rests import Rests, is_vain
 from durabletask_sql.ids import new_execution_id, partition_of
-from durabletask_sql.model.checkpoints import Blame, Discard, OutcomeKind, TurnCheckpoint
+from durabletask_sql.model.checkpoints import Blame, Discard, Outcome, OutcomeKind, TurnCheckpoint
 from durabletask_sql.model.deliveries import RowKey
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.partitions.filling import text_bytes
@@ -268,35 +269,55 @@ class Turns:
                     self._failures.mark(mem, self._real(turn), turn.intake.consumed_timers)
                 self._memory.put_back(mem, first=not mem.is_suspect)
 
-    async def complete(self, answer: pb.OrchestratorResponse) -> None:
-        """Commit the outcome of a turn; return when it is durable. A part of an answer waits for the last one."""
+    def complete(self, answer: pb.OrchestratorResponse) -> Awaitable[object] | None:
+        """Take the answer to a turn; return what is done when its outcome is durable, None if it never will be.
+
+        A part of an answer waits for the last one.
+        """
         token = answer.completionToken or self.seats.token_of(self._key(answer.instanceId))
         if answer.isPartial:
-            self._keep_part(token, answer)
-            return
+            if (begun := self.seats.find(token)) is not None:
+                begun.parts.append(answer)
+            return None
         turn = self._close(token)
         if turn is None or not turn.is_current or turn.mem.row is None:
             _log.info("the answer to a turn of instance %r came too late or twice and was dropped (token %r)",
                       answer.instanceId, token)
             self._ports.pump()
-            return
+            return None
         try:
             checkpoint = self._checkpoint(turn, turn.mem.row, answer)
         except Exception as error:
-            await self._fail_delivery(turn, error)
-            return
-        if not await self._is_settled(turn):
+            return self._fail_delivery(turn, error)
+        if any(seq in self._ports.in_flight for seq in turn.intake.consumed):
+            return self._commit_settled(turn, checkpoint)
+        return self._commit(turn, checkpoint)
+
+    async def _commit_settled(self, turn: OpenTurn, checkpoint: TurnCheckpoint) -> None:
+        """Commit the outcome of a turn that ran ahead of the commits of its messages."""
+        if await self._is_settled(turn):
+            await self._commit(turn, checkpoint)
+        else:
             self._ports.pump()
-            return
+
+    def _commit(self, turn: OpenTurn, checkpoint: TurnCheckpoint) -> asyncio.Future[Outcome]:
+        assert turn.mem.row is not None
         if is_vain(turn.mem.row, checkpoint):
             self._rests.begin(turn.mem, self._clock.monotonic() - turn.began)
         done = self._ports.submit(replace(checkpoint, consumed=self._real(turn)), None)
+        done.add_done_callback(partial(self._committed, turn))
         self._ports.pump()
-        outcome = await done
+        return done
+
+    def _committed(self, turn: OpenTurn, done: asyncio.Future[Outcome]) -> None:
+        """Note what became of a turn."""
+        if done.cancelled():
+            return
+        outcome = done.result()
         if outcome.kind is OutcomeKind.COMMITTED:
             self.seats.suspicion.completed(turn.standing, turn.item)
         elif outcome.kind is OutcomeKind.LOST:
-            _log.info("a turn of instance %r was lost and runs again: %s", answer.instanceId, outcome.cause)
+            _log.info("a turn of instance %r was lost and runs again: %s", turn.key.instance_id, outcome.cause)
 
     def _checkpoint(self, turn: OpenTurn, row: InstanceRow, answer: pb.OrchestratorResponse) -> TurnCheckpoint:
         if turn.parts or answer.chunkIndex.value:
@@ -304,11 +325,6 @@ class Turns:
         answer = within_limits(row, answer, self._limits.payload_bytes)
         return apply(Turn(row, tuple(turn.mem.history), turn.intake), answer.actions, answer, self._clock.now(),
                      new_execution_id, self._hub.partition_count)
-
-    def _keep_part(self, token: str, answer: pb.OrchestratorResponse) -> None:
-        turn = self.seats.find(token)
-        if turn is not None:
-            turn.parts.append(answer)
 
     def _close(self, token: str) -> OpenTurn | None:
         turn = self.seats.close(token)
@@ -325,17 +341,10 @@ class Turns:
 
     async def _is_settled(self, turn: OpenTurn) -> bool:
         """Wait for the commits of the messages that a turn ran on ahead of them; False: it was taken back."""
-        try:
-            for seq in turn.intake.consumed:
-                commit = self._ports.in_flight.get(seq)
-                if commit is not None:
-                    await asyncio.shield(commit)
-        except asyncio.CancelledError:
-            # The worker went while its answer waited, and nobody will commit it.
-            if turn.is_current:
-                self._memory.put_back(turn.mem, first=True)
-                self._ports.pump()
-            raise
+        for seq in turn.intake.consumed:
+            commit = self._ports.in_flight.get(seq)
+            if commit is not None:
+                await asyncio.shield(commit)
         return turn.is_current
 
     @staticmethod
