@@ -7,7 +7,7 @@ what it waits for to the loop, which switches back to it when that is there.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ def _hand_over(job: Job, request: Readiness | Callable[[], Any]) -> Any:
     return job.parent.switch(request)
 
 
-async def run(work: Callable[[], T], pool: Executor) -> T:
+async def run(work: Callable[[], T], pool: ThreadPoolExecutor) -> T:
     """Run work on the event loop; `pool` takes what it has to block for.
 
     If this is cancelled, the work meets an AbandonedError where it waits, and wherever it wants to wait from then on.
@@ -85,7 +85,7 @@ async def run(work: Callable[[], T], pool: Executor) -> T:
     return done
 
 
-async def _answer(request: Readiness | Callable[[], Any], pool: Executor) -> Any:
+async def _answer(request: Readiness | Callable[[], Any], pool: ThreadPoolExecutor) -> Any:
     loop = asyncio.get_running_loop()
     if not isinstance(request, Readiness):
         return await loop.run_in_executor(pool, request)
