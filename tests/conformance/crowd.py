@@ -196,7 +196,7 @@ class SqliteCrowd:
 
     def cost(self, statement: Statement) -> Cost:
         compiled = SqliteCompiler().compile(statement, len(SOME))
-        inserts = isinstance(statement.build(SqliteCompiler._source(statement, 1 if statement.columns else 0)), Insert)
+        inserts = isinstance(statement.build(SqliteCompiler._source(statement)), Insert)
         rows = rows_for(statement, inserts=inserts)
         return self._measure(compiled.text, lambda: self.session.send(statement, rows, **SCALARS))
 

@@ -7,7 +7,7 @@ cached (a join or `ord IS NOT NULL` passes the padding over). Texts are compiled
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -249,6 +249,7 @@ class SqliteCompiler:
     def __init__(self) -> None:
         """Begin with nothing compiled."""
         self._dialect = SQLiteDialect_pysqlite()
+        self._patterns: dict[Statement, Compiled] = {}
         self._cache: dict[tuple[Statement, int], Compiled] = {}
 
     def compile(self, statement: Statement, rows: int) -> Compiled:
@@ -260,13 +261,25 @@ class SqliteCompiler:
         return found
 
     def _compile(self, statement: Statement, size: int) -> Compiled:
-        built = statement.build(self._source(statement, size))
-        compiled = built.compile(dialect=self._dialect)
+        """Repeat the one row of the pattern: SQLAlchemy takes tens of milliseconds for hundreds of them."""
+        pattern = self._patterns.get(statement)
+        if pattern is None:
+            pattern = self._patterns[statement] = self._pattern(statement)
+        if not size:
+            return pattern
+        row = f"({', '.join('?' * (len(statement.columns) + 1))})"
+        before, values, after = pattern.text.partition(f"VALUES {row}")
+        assert values, statement.table
+        return replace(pattern, text=f"{before}{values}{f', {row}' * (size - 1)}{after}", size=size)
+
+    def _pattern(self, statement: Statement) -> Compiled:
+        """Compile a statement for a source of one row, if it has one."""
+        compiled = statement.build(self._source(statement)).compile(dialect=self._dialect)
         names = list(compiled.positiontup or ())
         inside = [at for at, name in enumerate(names) if name.startswith("v_")]
         first, last = (inside[0], inside[-1] + 1) if inside else (len(names), len(names))
-        assert len(inside) == last - first == size * (len(statement.columns) + 1 if statement.columns else 0)
-        return Compiled(str(compiled), tuple(names[:first]), tuple(names[last:]), size, _constants(compiled.params))
+        assert len(inside) == last - first == (len(statement.columns) + 1 if statement.columns else 0)
+        return Compiled(str(compiled), tuple(names[:first]), tuple(names[last:]), 0, _constants(compiled.params))
 
     @staticmethod
     def parameters(compiled: Compiled, columns: int, rows: Sequence[Row],
@@ -283,14 +296,12 @@ class SqliteCompiler:
         return flat
 
     @staticmethod
-    def _source(statement: Statement, size: int) -> FromClause:
+    def _source(statement: Statement) -> FromClause:
         if not statement.columns:
             return select(_ONE).cte("v")
         columns = {"ord": BIGINT, **statement.columns}
-        data = [tuple(bindparam(f"v_{number}_{name}", type_=kind) for name, kind in columns.items())
-                for number in range(size)]
-        listed = sql_values(*(column(name, kind) for name, kind in columns.items()), name="v").data(data)
-        return listed.cte("v")
+        row = tuple(bindparam(f"v_{name}", type_=kind) for name, kind in columns.items())
+        return sql_values(*(column(name, kind) for name, kind in columns.items()), name="v").data([row]).cte("v")
 
 
 def _constants(parameters: Mapping[str, object]) -> dict[str, object]:
