@@ -205,7 +205,8 @@ class GroupCommit:
         failure: TransactionError | None = None
         trusts = True
         for _ in range(_ATTEMPTS):
-            part = replace(group, items=tuple(group.items[at] for at in active))
+            whole = len(active) == len(group.items)
+            part = group if whole else replace(group, items=tuple(group.items[at] for at in active))
             if not part.items and not part.claims:
                 return Committed(_in_order(outcomes))
             attempt = GroupAttempt(self._session, self._hub, part, one_writer=self._one_writer)
@@ -231,7 +232,7 @@ class GroupCommit:
                 break
             else:
                 outcomes.update(zip(active, done.outcomes, strict=True))
-                return replace(done, outcomes=_in_order(outcomes))
+                return done if whole else replace(done, outcomes=_in_order(outcomes))
         return self._after_failure(group, active, outcomes, failure)
 
     def _guarded(self, group: Group, attempt: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ and inside a table by key.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from durabletask_sql.model.checkpoints import (
@@ -49,7 +50,7 @@ class GroupAttempt:
         The statements check the fences by themselves: raises ShortWriteError, and nothing has happened, when one does
         not hold or cannot be locked; which one, `run` finds out.
         """
-        group, named = self._group, self._named_partitions()
+        group, named = self._group, self._named_partitions
         self._session.begin()
         self._send(sql.HOLD_PARTITIONS, [(partition, group.epochs[partition]) for partition in named],
                    owner=group.host_id)
@@ -76,8 +77,9 @@ class GroupAttempt:
         return self._committed(kept, writes, read, sent)
 
     def _lost(self, read: Read) -> frozenset[int]:
-        return frozenset(self._named_partitions()) - read.partitions
+        return frozenset(self._named_partitions) - read.partitions
 
+    @cached_property
     def _named_partitions(self) -> list[int]:
         """The partitions whose epoch this group depends on: those of its items, targets and claims that are ours."""
         group, named = self._group, set[int]()
@@ -111,7 +113,7 @@ class GroupAttempt:
                 tasks.add((item.key.partition, item.seq))
             elif isinstance(item, Quarantine) and item.activity is not None:
                 tasks.add((item.key.partition, item.activity[0]))
-        partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in self._named_partitions()])
+        partitions = self._send(sql.LOCK_PARTITIONS, [(partition,) for partition in self._named_partitions])
         locks = not self._one_writer
         locked = self._send(sql.LOCK_FENCES if locks else sql.READ_FENCES, sorted(instances | children))
         locked_entities = self._send(entity_sql.LOCK_FENCES if locks else entity_sql.READ_FENCES,
