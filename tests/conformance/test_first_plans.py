@@ -13,8 +13,7 @@ from conformance.test_plans import all_statements
 from conformance.world import open_world
 from postgres import create_database
 
-# About all partitions of a host at once, or about all payloads of an execution.
-WIDE = {"statements.PENDING", "parking.COUNT_PARKED", "rewind.MOVE_INPUTS"}
+WIDE = {"parking.COUNT_PARKED"}  # an operator's question about what is parked in all partitions of the hub
 
 
 @pytest.fixture(scope="session")

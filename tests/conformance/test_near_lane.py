@@ -14,6 +14,8 @@ from durabletask_sql.storage.group import GroupAttempt
 from durabletask_sql.storage.lanes import NearLane
 from durabletask_sql.storage.sqlite import SqliteSession
 
+SLOW_PIECE = 40 * NearLane.SLOW_SECONDS  # enough by itself to make a file slow
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -40,7 +42,7 @@ def watch():
 def slowly(watch):
     """A transaction on a slow file."""
     def work(session):
-        watch.seconds += 40 * NearLane.SLOW_SECONDS
+        watch.seconds += SLOW_PIECE
         return transaction(session)
     return work
 
@@ -119,9 +121,9 @@ def test_work_on_a_slow_file_goes_to_the_thread_and_comes_back_when_the_loop_has
         here = threading.get_ident()
         assert await lane.run(slowly, short=True) == here
         assert await lane.run(transaction, short=True) != here
-        watch.seconds += 39 * NearLane.SLOW_SECONDS * NearLane.RESTS
+        watch.seconds += 0.9 * SLOW_PIECE * NearLane.RESTS
         assert await lane.run(transaction, short=True) != here
-        watch.seconds += NearLane.SLOW_SECONDS * NearLane.RESTS
+        watch.seconds += 0.2 * SLOW_PIECE * NearLane.RESTS
         assert await lane.run(transaction, short=True) == here
         assert await lane.run(transaction, short=True) == here
 
@@ -165,7 +167,7 @@ def test_how_long_work_takes_on_the_thread_does_not_keep_the_loop_from_trying_ag
         assert await lane.run(slowly, short=True) == here
         for _ in range(NearLane.RESTS - 1):
             assert await lane.run(slowly, short=True) != here
-        watch.seconds += 80 * NearLane.SLOW_SECONDS
+        watch.seconds += 2 * SLOW_PIECE
         assert await lane.run(transaction, short=True) == here
 
     run(test)

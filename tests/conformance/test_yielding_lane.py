@@ -55,14 +55,24 @@ async def until_blocked(other):
         await asyncio.sleep(0.005)
 
 
+async def begun(lane, other, *, short=True):
+    """A call whose work has begun, and waits for the lock; `let_go` ends that."""
+    other.execute("SELECT pg_advisory_lock(7)")
+    call = asyncio.create_task(lane.run(blocked, short=short))
+    await until_blocked(other)
+    return call
+
+
+def let_go(other):
+    other.execute("SELECT pg_advisory_unlock_all()")
+
+
 @pytest.mark.parametrize("short", [True, False])
 def test_the_loop_goes_on_while_work_waits_wherever_it_runs(run, short):
     async def test(lane, other):
-        other.execute("SELECT pg_advisory_lock(7)")
-        waiting = asyncio.create_task(lane.run(blocked, short=short))
-        await until_blocked(other)
+        waiting = await begun(lane, other, short=short)
         assert not waiting.done()
-        other.execute("SELECT pg_advisory_unlock_all()")
+        let_go(other)
         assert (await waiting == threading.get_ident()) is short
         assert count(other) == 1
 
@@ -85,7 +95,7 @@ def test_one_piece_of_work_at_a_time_has_the_session_and_they_keep_their_order(r
                  for name, short in (("a", True), ("b", False), ("c", True))]
         await until_blocked(other)
         assert order == ["a begins"]
-        other.execute("SELECT pg_advisory_unlock_all()")
+        let_go(other)
         await asyncio.gather(*calls)
         assert order == [f"{name} {what}" for name in "abc" for what in ("begins", "ends")]
 
@@ -94,15 +104,13 @@ def test_one_piece_of_work_at_a_time_has_the_session_and_they_keep_their_order(r
 
 def test_what_has_begun_goes_on_to_its_end_although_its_caller_gives_up(run):
     async def test(lane, other):
-        other.execute("SELECT pg_advisory_lock(7)")
-        caller = asyncio.create_task(lane.run(blocked, short=True))
-        await until_blocked(other)
+        caller = await begun(lane, other)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
         following = asyncio.create_task(lane.run(blocked, short=True))
         await asyncio.sleep(0)
-        other.execute("SELECT pg_advisory_unlock_all()")
+        let_go(other)
         await following
         assert count(other) == 2
 
@@ -111,13 +119,11 @@ def test_what_has_begun_goes_on_to_its_end_although_its_caller_gives_up(run):
 
 def test_closing_waits_for_what_has_begun(run):
     async def test(lane, other):
-        other.execute("SELECT pg_advisory_lock(7)")
-        caller = asyncio.create_task(lane.run(blocked, short=True))
-        await until_blocked(other)
+        caller = await begun(lane, other)
         closing = asyncio.create_task(lane.close())
         await asyncio.sleep(0)
         assert not closing.done()
-        other.execute("SELECT pg_advisory_unlock_all()")
+        let_go(other)
         await closing
         assert caller.done()
         assert count(other) == 1
@@ -172,19 +178,17 @@ def test_an_error_rolls_back_and_reaches_the_caller(run):
 
 def test_work_that_is_abandoned_ends_with_its_connection_and_changes_nothing(run):
     async def test(lane, other):
-        other.execute("SELECT pg_advisory_lock(7)")
-        caller = asyncio.create_task(lane.run(blocked, short=True))
-        await until_blocked(other)
+        caller = await begun(lane, other)
         task, = lane._running
         task.cancel()  # as a loop does that ends
         with pytest.raises(asyncio.CancelledError):
             await caller
         while other.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall():
-            other.execute("SELECT pg_advisory_unlock_all()")
+            let_go(other)
             await asyncio.sleep(0.005)
         other.execute("SELECT pg_advisory_lock(7)")
         assert count(other) == 0
-        other.execute("SELECT pg_advisory_unlock_all()")
+        let_go(other)
         await lane.run(blocked, short=True)
         assert count(other) == 1
 

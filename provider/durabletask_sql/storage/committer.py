@@ -14,6 +14,7 @@ from typing import TypeVar
 from durabletask_sql.errors import DurableTaskSqlError, OutcomeUnknownError, UnavailableError
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
+    Discard,
     EntityCheckpoint,
     Item,
     OrchestrationStart,
@@ -373,13 +374,13 @@ def _repeated(what: str, attempt: Callable[[], T]) -> T:
 
 def _rows(item: Item) -> int:
     """Return how many queue rows an item writes and deletes, about."""
-    if isinstance(item, TurnCheckpoint):
-        return (1 + len(item.consumed) + len(item.consumed_timers) + len(item.messages) + len(item.timers)
-                + len(item.activities) + len(item.children))
-    if isinstance(item, EntityCheckpoint):
-        return (1 + len(item.consumed) + len(item.consumed_timers) + len(item.messages) + len(item.timers)
-                + len(item.children))
-    return 1
+    if isinstance(item, Discard | Quarantine):
+        return 1 + len(item.seqs) + len(item.timers)
+    if not isinstance(item, TurnCheckpoint | EntityCheckpoint):
+        return 1
+    tasks = len(item.activities) if isinstance(item, TurnCheckpoint) else 0
+    return (1 + len(item.consumed) + len(item.consumed_timers) + len(item.messages) + len(item.timers)
+            + len(item.children) + tasks)
 
 
 def _unknown(error: ConnectionLostError) -> OutcomeUnknownError | UnavailableError:

@@ -13,7 +13,7 @@ from durabletask_sql.model.rewinds import NewAgain, Relink, Rewind
 from durabletask_sql.protocol.texts import INPUT
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import decode_instance, encode_instance
-from durabletask_sql.storage.dialect import TEXT, Row, Statement
+from durabletask_sql.storage.dialect import TEXT, Row, Statement, unindexed
 from durabletask_sql.storage.packing import history_row, pack, pack_history, payload_row
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import payloads
@@ -25,10 +25,11 @@ from durabletask_sql.storage.writes import (
     message_row,
 )
 
-# An input stays with its instance when its execution begins anew.
+# An input stays with its instance when its execution begins anew. The payload's name is compared in a form that no index
+# serves: a plan made in an empty hub would otherwise look for it first, among the payloads of all.
 MOVE_INPUTS = Statement("payloads", lambda v: (
     update(payloads).where(sql.by_key(payloads, v), payloads.c.execution_id == v.c.execution_id,
-                           payloads.c.payload_id == INPUT)
+                           unindexed(payloads.c.payload_id) == INPUT)
     .values(execution_id=v.c.new_execution_id)), {**sql.EXECUTIONS, "new_execution_id": TEXT})
 
 Locked = Mapping[InstanceKey, InstanceRow]

@@ -375,13 +375,14 @@ FIND_TASK = Statement("activity_queue", lambda v: (
 
 def _pending() -> Executable:
     """One row for each kind and partition of ours in which something waits that nobody holds."""
+    # The offsets keep PostgreSQL from making joins of it, which read the whole hub if planned while it is empty.
     ours = and_(partitions.c.hub_id == HUB, partitions.c.owner == bindparam("owner", type_=BIGINT))
     queued = exists(select(literal_column("1")).select_from(control_queue).where(
         control_queue.c.hub_id == partitions.c.hub_id, control_queue.c.partition == partitions.c.partition,
-        control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < partitions.c.epoch))
+        control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < partitions.c.epoch).offset(ZERO))
     delayed = or_(*(exists(select(literal_column("1")).select_from(timers).where(
         timers.c.hub_id == partitions.c.hub_id, timers.c.partition == partitions.c.partition, held,
-        timers.c.fire_at <= bindparam("horizon", type_=BIGINT)))
+        timers.c.fire_at <= bindparam("horizon", type_=BIGINT)).offset(ZERO))
         for held in _held_by_nobody(timers, partitions.c.epoch)))
     free = exists(select(literal_column("1")).select_from(activity_queue).where(
         activity_queue.c.hub_id == HUB, activity_queue.c.host == ZERO))
