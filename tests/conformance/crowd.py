@@ -169,11 +169,16 @@ SCALARS: dict[str, Any] = {
 }
 
 
-def rows_for(statement: Statement, *, inserts: bool) -> list[tuple[Any, ...]]:
+def counts(statement: Statement) -> tuple[int, ...]:
+    """How many rows a statement is tried with: there is a text for a single one, and one for more."""
+    return (1, len(SOME)) if statement.columns else (0,)
+
+
+def rows_for(statement: Statement, count: int, *, inserts: bool) -> list[tuple[Any, ...]]:
     """Return rows for the source of a statement: some of the crowd, or new ones for an insert."""
     unknown = set(statement.columns) - set(COLUMNS)
     assert not unknown, f"say in crowd.COLUMNS what {unknown} may hold"
-    return [tuple(COLUMNS[name](one, inserts) for name in statement.columns) for one in SOME] if statement.columns else []
+    return [tuple(COLUMNS[name](one, inserts) for name in statement.columns) for one in SOME[:count]]
 
 
 @dataclass(frozen=True)
@@ -194,10 +199,10 @@ class SqliteCrowd:
         self.session = SqliteSession(parse_url(url).location, SqliteCompiler(), writer=True)
         self._connection = self.session._connection
 
-    def cost(self, statement: Statement) -> Cost:
-        compiled = SqliteCompiler().compile(statement, len(SOME))
+    def cost(self, statement: Statement, count: int) -> Cost:
+        compiled = SqliteCompiler().compile(statement, count)
         inserts = isinstance(statement.build(SqliteCompiler._source(statement)), Insert)
-        rows = rows_for(statement, inserts=inserts)
+        rows = rows_for(statement, count, inserts=inserts)
         return self._measure(compiled.text, lambda: self.session.send(statement, rows, **SCALARS))
 
     def cost_of_query(self, statement: Any) -> Cost:
@@ -242,12 +247,13 @@ class PostgresCrowd:
         self.session = PostgresSession(location, self._compiler, shown=url, idle_timeout_ms=60_000, allow_unsafe=True)
         self._connection, _ = connect(location, shown=url, idle_timeout_ms=60_000, allow_unsafe=True)
 
-    def cost(self, statement: Statement) -> Cost:
-        return self._explain(self._compiler.compile(statement), self._named(statement))
+    def cost(self, statement: Statement, count: int) -> Cost:
+        return self._explain(self._compiler.compile(statement, count), self._values(statement, count))
 
-    def nodes(self, statement: Statement) -> list[Mapping[str, Any]]:
+    def nodes(self, statement: Statement, count: int) -> list[Mapping[str, Any]]:
         """The nodes of a statement's plan, which is not carried out."""
-        return list(_nodes(self._plan("EXPLAIN (FORMAT JSON)", self._compiler.compile(statement), self._named(statement))))
+        prepared = self._compiler.compile(statement, count)
+        return list(_nodes(self._plan("EXPLAIN (FORMAT JSON)", prepared, self._values(statement, count))))
 
     def indexes(self) -> dict[str, list[str]]:
         """The columns of each index."""
@@ -256,13 +262,12 @@ class PostgresCrowd:
             "ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = c.oid GROUP BY c.relname").fetchall())
 
     @staticmethod
-    def _named(statement: Statement) -> dict[str, Any]:
-        inserts = isinstance(statement.build(PostgresCompiler._source(statement)), Insert)
-        rows = rows_for(statement, inserts=inserts)
-        named: dict[str, Any] = {**SCALARS, "expected": len(rows), "v_hub_id": [HUB] * len(rows)}
-        named.update((f"v_{name}", list(values)) for name, values in zip(statement.columns, zip(*rows, strict=True),
-                                                                         strict=bool(rows)))
-        return named
+    def _values(statement: Statement, count: int) -> dict[str, Any]:
+        inserts = isinstance(statement.build(PostgresCompiler._source(statement, single=False)), Insert)
+        rows = rows_for(statement, count, inserts=inserts)
+        columns = [list(column) for column in zip(*((HUB, *row) for row in rows), strict=True)]
+        given = dict(zip(("v_hub_id", *statement.parameters), columns, strict=False))
+        return {**SCALARS, "expected": count, **{name: column[0] if count == 1 else column for name, column in given.items()}}
 
     def cost_of_query(self, statement: Any) -> Cost:
         return self._explain(self._compiler.prepare(statement), SCALARS)

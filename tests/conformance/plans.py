@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from conformance.world import World
 from durabletask_sql.storage.dialect import Statement
+from durabletask_sql.storage.session import Reply
 from durabletask_sql.storage.sqlite import _DIALECT, SqliteSession
 
 
@@ -22,11 +23,13 @@ def _explained(session, statement, rows, scalars):
             text, values = str(built), [{**built.params, **scalars}[name] for name in built.positiontup]
         return "\n".join(row[3] for row in session._connection.execute(f"EXPLAIN QUERY PLAN {text}", values))
     if isinstance(statement, Statement):
-        prepared, values = session._compiler.compile(statement), session._compiler.parameters(statement, rows, scalars)
+        prepared = session._compiler.compile(statement, len(rows))
+        values = session._compiler.parameters(prepared, statement, rows, scalars)
     else:
         prepared = session._compiler.prepare(statement)
         named = {**prepared.constants, **scalars}
         values = [encode(named[name]) for name, encode in prepared.parameters]
-    reply = session._queue("a plan", b"EXPLAIN " + prepared.text, values, once=True)
+    reply = Reply()
+    session._queue("a plan", b"EXPLAIN " + prepared.text, values, reply, once=True)
     session.flush()
     return "\n".join(row[0] for row in reply.rows)

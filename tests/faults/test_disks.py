@@ -61,7 +61,7 @@ def test_a_server_that_is_read_only_for_a_while_is_unavailable_and_refuses_nobod
 
         async def set_read_only(how: str) -> None:
             def work(session):
-                session._queue("settings", f"SET default_transaction_read_only={how}".encode(), (), once=True)
+                session._queue("settings", f"SET default_transaction_read_only={how}".encode(), (), None, once=True)
                 session.flush()
             await w.store._database.committer.run(work)
 

@@ -1,8 +1,10 @@
 """The one module that names SQL dialects: how a statement built once with SQLAlchemy Core reaches a raw driver.
 
 A statement may work on a batch of rows, its *source*: `v`, with an `ord` column that numbers them. On PostgreSQL it is
-unnest over array parameters; on SQLite a VALUES list, padded with NULL rows to a few sizes so that the texts stay
-cached (a join or `ord IS NOT NULL` passes the padding over). Texts are compiled once and run without SQLAlchemy.
+unnest over array parameters, or plain parameters for a single row, which most batches are: arrays cost both sides half
+as much again as the statement itself. On SQLite it is a VALUES list, padded with NULL rows to a few sizes so that the
+texts stay cached (a join or `ord IS NOT NULL` passes the padding over). Texts are compiled once and run without
+SQLAlchemy.
 """
 
 import re
@@ -64,6 +66,11 @@ class Statement:
     build: Build
     columns: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)
     counted: bool = False
+    parameters: tuple[str, ...] = field(init=False)  # what the columns are called as parameters
+
+    def __post_init__(self) -> None:
+        """Name the parameters."""
+        object.__setattr__(self, "parameters", tuple(f"v_{name}" for name in self.columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,20 +202,21 @@ class PostgresCompiler:
 
     def __init__(self) -> None:
         """Begin with nothing compiled."""
-        self._cache: dict[Statement, Prepared] = {}
+        self._cache: dict[tuple[Statement, bool], Prepared] = {}
 
-    def compile(self, statement: Statement) -> Prepared:
-        """Return the statement's text with its parameters."""
-        found = self._cache.get(statement)
+    def compile(self, statement: Statement, rows: int) -> Prepared:
+        """Return the statement's text for so many rows, with its parameters: one is for a single row, one for more."""
+        single = rows == 1
+        found = self._cache.get((statement, single))
         if found is None:
-            built = statement.build(self._source(statement))
+            built = statement.build(self._source(statement, single=single))
             if statement.counted:
                 # Raises by itself: COMMIT is in the same flush, a count read in Python would come too late.
                 if isinstance(built, Delete | Insert | Update):
                     built = built.returning(_ONE.label("one"))
                 counted = select(func.count()).select_from(built.cte("met")).scalar_subquery()
                 built = select(_ONE / case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
-            found = self._cache[statement] = self.prepare(built)
+            found = self._cache[statement, single] = self.prepare(built)
         return found
 
     @staticmethod
@@ -220,24 +228,25 @@ class PostgresCompiler:
         encoders = tuple((name, encoder(compiled.binds[name].type)) for name in numbers)
         return Prepared(text.replace("%%", "%").encode(), encoders, _constants(compiled.params))
 
-    def parameters(self, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]
+    def parameters(self, prepared: Prepared, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]
                    ) -> list[bytes | None]:
-        """Return the arrays of a batch, one a column, and the scalars, as binary parameters."""
-        prepared = self.compile(statement)
-        named = {**prepared.constants, **scalars}
-        if statement.columns:
+        """Return the columns of a batch, as arrays unless it is a single row, and the scalars, as binary parameters."""
+        named = {**prepared.constants, **scalars, "expected": len(rows), "v_hub_id": scalars.get("hub")}
+        if len(rows) == 1:
+            named.update(zip(statement.parameters, rows[0], strict=True))
+        elif statement.columns:
             named["v_hub_id"] = [scalars["hub"]] * len(rows) if "hub" in scalars else None
-            arrays = zip(*rows, strict=True)
-            named.update((f"v_{name}", array) for name, array in zip(statement.columns, arrays, strict=True))
-        if statement.counted:
-            named["expected"] = len(rows)
+            named.update(zip(statement.parameters, zip(*rows, strict=True), strict=True))
         return [encode(named[name]) for name, encode in prepared.parameters]
 
     @staticmethod
-    def _source(statement: Statement) -> FromClause:
+    def _source(statement: Statement, *, single: bool) -> FromClause:
         if not statement.columns:
             return select(_ONE).subquery()
         columns = {"hub_id": INTEGER, **statement.columns}
+        if single:
+            given = (cast(bindparam(f"v_{name}", type_=kind), kind).label(name) for name, kind in columns.items())
+            return select(literal_column("1", BIGINT).label("ord"), *given).subquery("v")
         arrays = [bindparam(f"v_{name}", type_=ARRAY(kind)) for name, kind in columns.items()]
         named = [column(name, kind) for name, kind in columns.items()]
         return func.unnest(*arrays).table_valued(*named, with_ordinality="ord", name="v").render_derived()

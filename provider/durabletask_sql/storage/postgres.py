@@ -77,7 +77,7 @@ class PostgresSession:
         self._allow_unsafe = allow_unsafe
         self._pipeline: Pipeline | None = None
         self._inside = False
-        self._sent: list[tuple[str, Reply]] = []
+        self._sent: list[tuple[str, Reply | None]] = []  # None: nobody reads what it gives
         self._warnings: list[str] = []
         self._lineage = ""
         self._open()
@@ -118,27 +118,28 @@ class PostgresSession:
         self._inside = True
 
     def _send_text(self, text: str) -> None:
-        self._queue("the transaction", text.encode(), (), once=True)
+        self._queue("the transaction", text.encode(), (), None, once=True)
 
-    def _queue(self, table: str, text: bytes, parameters: Sequence[bytes | None], *, once: bool = False) -> Reply:
-        pipeline, reply = self._open(), Reply()
+    def _queue(self, table: str, text: bytes, parameters: Sequence[bytes | None], reply: Reply | None, *,
+               once: bool = False) -> None:
+        pipeline = self._pipeline or self._open()
         self._sent.append((table, reply))
         try:
             (pipeline.send_once if once else pipeline.send)(text, parameters)
         except psycopg.Error as error:
             raise self._lose(str(error)) from error
-        return reply
 
     def send(self, statement: Statement, rows: Sequence[Row] = (), /, **scalars: object) -> Reply:
         """Queue a statement for the next flush; outside a transaction it runs at once."""
         try:
-            text = self._compiler.compile(statement).text
-            parameters = self._compiler.parameters(statement, rows, scalars)
+            prepared = self._compiler.compile(statement, len(rows))
+            parameters = self._compiler.parameters(prepared, statement, rows, scalars)
         except (ValueError, OverflowError, struct.error) as error:
             self.rollback()
             message = f"PostgreSQL cannot hold a value: {error}"
             raise RefusedError(message) from error
-        reply = self._queue(statement.table, text, parameters)
+        reply = Reply()
+        self._queue(statement.table, prepared.text, parameters, None if statement.counted else reply)
         if not self._inside:
             self.flush()
         return reply
@@ -154,8 +155,9 @@ class PostgresSession:
         for (table, reply), result in zip(sent, replies, strict=False):
             if has_failed(result):
                 raise self._fail(table, result)
-            reply.rows = pipeline.rows(result)
-            reply.count = result.command_tuples or 0
+            if reply is not None:
+                reply.rows = pipeline.rows(result)
+                reply.count = result.command_tuples or 0
 
     def commit(self) -> None:
         """Send COMMIT behind what was sent, and wait for all of it. A warning on it means that it is not known."""
@@ -194,8 +196,8 @@ class PostgresSession:
         """Run a statement that is built for the occasion."""
         prepared = self._compiler.prepare(statement)
         named = {**prepared.constants, **(parameters or {})}
-        reply = self._queue("a table", prepared.text, [encode(named[name]) for name, encode in prepared.parameters],
-                            once=True)
+        reply, values = Reply(), [encode(named[name]) for name, encode in prepared.parameters]
+        self._queue("a table", prepared.text, values, reply, once=True)
         self.flush()
         return reply
 
