@@ -59,6 +59,7 @@ class Host:
         """Open the database and its hubs; nothing runs before `start`. Raises what `SqlStore.open` does."""
         store = await SqlStore.open(settings.database, lease_seconds=settings.lease_seconds, upgrade=settings.upgrade,
                                     allow_unsafe=settings.allow_unsafe_database)
+        await store.compile_ahead()
         return await cls.on(store, settings)
 
     @classmethod

@@ -6,6 +6,7 @@ from durabletask_sql.errors import SchemaError
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.wakeups import Wakeups
 from durabletask_sql.storage import migrations
+from durabletask_sql.storage.commit_path import commit_path
 from durabletask_sql.storage.committer import SqlCommitter
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.deliveries import SqlDeliveries
@@ -41,6 +42,10 @@ class SqlStore:
         await asyncio.to_thread(ensure_schema, parsed, upgrade=upgrade or parsed.dialect == SQLITE)
         idle_timeout_ms = int(lease_seconds * 1000 / 3)
         return cls(Database(parsed, idle_timeout_ms=idle_timeout_ms, allow_unsafe=allow_unsafe))
+
+    async def compile_ahead(self) -> None:
+        """Compile the statements of the commit path, so that the first commits need not: the event loop waits for them."""
+        await asyncio.to_thread(self._database.compile_ahead, commit_path())
 
     @property
     def is_sqlite(self) -> bool:
