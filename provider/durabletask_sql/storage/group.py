@@ -4,7 +4,7 @@ Tables are written in the fixed order instances, entities, activity_queue, contr
 and inside a table by key.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from durabletask_sql.model.checkpoints import (
     Quarantine,
     TurnCheckpoint,
 )
-from durabletask_sql.model.instances import InstanceKey, InstanceRow
+from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow, MessageKind, NewActivity, NewMessage, NewTimer, QueueRow, TimerRow
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.model.status import Status
@@ -142,43 +142,48 @@ class GroupAttempt:
                               and is_recursive(bytes(events)))
         return Read(ours, fences, plain_fences, tokens, plain_tokens, versions, plain_versions, recursive)
 
-    def _send(self, statement: Statement, rows: Iterable[Row], **scalars: object) -> Reply:
+    def _send(self, statement: Statement, rows: Sequence[Row], **scalars: object) -> Reply:
         """Send a batch; a statement without rows is not sent."""
-        listed = list(rows)
-        return self._session.send(statement, listed, hub=self._hub, **scalars) if listed else Reply()
+        return self._session.send(statement, rows, hub=self._hub, **scalars) if rows else Reply()
+
+    def _send_sorted(self, *batches: tuple[Statement, Iterable[Row]]) -> None:
+        """Send batches whose replies tell nothing, each in the order of its rows."""
+        for statement, rows in batches:
+            listed = sorted(rows)
+            if listed:
+                self._session.send(statement, listed, hub=self._hub)
 
     # Flush 2
 
     def _write(self, writes: Writes, read: Read, claims: list[InstanceKey]) -> "Sent":
         group = self._group
-        executions = writes.old_executions
-        self._send(sql.UPDATE_TURNS, [encode_turn(row) for row in sorted(writes.turned, key=_row_key)])
-        self._send(sql.UPDATE_INSTANCES, [encode_instance(row) for row in sorted(writes.updated, key=_row_key)])
-        self._send(sql.INSERT_INSTANCES, [encode_instance(row) for row in sorted(writes.inserted, key=_row_key)])
-        self._send(entity_sql.UPDATE_ENTITIES, sorted(map(entity_sql.encode_entity, writes.updated_entities)))
-        self._send(entity_sql.INSERT_ENTITIES, sorted(map(entity_sql.encode_entity, writes.inserted_entities)))
-        self._send(entity_sql.DELETE_ENTITIES, sorted(writes.deleted_entities))
-        self._copy(writes, Source.TASK)
-        self._send(sql.DELETE_TASKS, sorted(writes.done_tasks))
-        self._send(sql.SWEEP_UNCLAIMED, sorted(writes.unclaimed))
+        self._send_sorted((sql.UPDATE_TURNS, map(encode_turn, writes.turned)),
+                          (sql.UPDATE_INSTANCES, map(encode_instance, writes.updated)),
+                          (sql.INSERT_INSTANCES, map(encode_instance, writes.inserted)),
+                          (entity_sql.UPDATE_ENTITIES, map(entity_sql.encode_entity, writes.updated_entities)),
+                          (entity_sql.INSERT_ENTITIES, map(entity_sql.encode_entity, writes.inserted_entities)),
+                          (entity_sql.DELETE_ENTITIES, writes.deleted_entities),
+                          (aside.COPY[Source.TASK], aside.copies(writes.aside, Source.TASK)),
+                          (sql.DELETE_TASKS, writes.done_tasks),
+                          (sql.SWEEP_UNCLAIMED, writes.unclaimed))
         tasks, task_rows = self._plan_tasks(writes)
         task_reply = self._send(sql.INSERT_TASKS, task_rows)
-        self._copy(writes, Source.MESSAGE)
-        self._send(sql.DELETE_MESSAGES, sorted(writes.consumed))
-        self._send(sql.DROP_MESSAGES, sorted(writes.dropped))
-        self._send(sql.SWEEP_MESSAGES, sorted(writes.swept))
+        self._send_sorted((aside.COPY[Source.MESSAGE], aside.copies(writes.aside, Source.MESSAGE)),
+                          (sql.DELETE_MESSAGES, writes.consumed),
+                          (sql.DROP_MESSAGES, writes.dropped),
+                          (sql.SWEEP_MESSAGES, writes.swept))
         messages, message_rows = self._plan_messages(writes, read)
         message_reply = self._send(sql.INSERT_MESSAGES, message_rows)
-        self._copy(writes, Source.TIMER)
-        self._send(sql.DELETE_TIMERS, sorted(writes.fired))
-        self._send(sql.DROP_TIMERS, sorted(writes.dropped_timers))
-        self._send(sql.SWEEP_TIMERS, sorted(writes.swept_timers))
+        self._send_sorted((aside.COPY[Source.TIMER], aside.copies(writes.aside, Source.TIMER)),
+                          (sql.DELETE_TIMERS, writes.fired),
+                          (sql.DROP_TIMERS, writes.dropped_timers),
+                          (sql.SWEEP_TIMERS, writes.swept_timers))
         timer_rows = [self._timer_row(timer, read) for timer in writes.timers]
         timer_reply = self._send(sql.INSERT_TIMERS, timer_rows)
         self._send(aside.SET_ASIDE, [aside.item_row(item, group.now) for item in writes.aside])
-        self._send(sql.DELETE_HISTORY, executions)
+        self._send(sql.DELETE_HISTORY, writes.old_executions)
         self._send(sql.INSERT_HISTORY, writes.history)
-        self._send(sql.DELETE_PAYLOADS, executions)
+        self._send(sql.DELETE_PAYLOADS, writes.old_executions)
         self._send(sql.INSERT_PAYLOADS, writes.payloads)
         claimed, ceilings = self._claim(claims)
         return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
@@ -194,9 +199,6 @@ class GroupAttempt:
         claimed = self._send(sql.CLAIM, [(*row, room) for row, room in zip(
             epochs, rooms(claims, group.share, group.left, group.free), strict=True)])
         return claimed, self._send(sql.CEILINGS, epochs)
-
-    def _copy(self, writes: Writes, source: Source) -> None:
-        self._send(aside.COPY[source], aside.copies(writes.aside, source))
 
     def _plan_tasks(self, writes: Writes) -> tuple[list[tuple[NewActivity, bool]], list[Row]]:
         """Say which new activities are born claimed: those that somebody here takes, as long as there is room."""
@@ -309,7 +311,3 @@ def _tokens(reply: Reply) -> dict[tuple[int, int], int]:
 
 def _seqs(reply: Reply) -> list[Any]:
     return sorted(row[0] for row in reply.rows)
-
-
-def _row_key(row: InstanceRow) -> InstanceKey:
-    return row.key
