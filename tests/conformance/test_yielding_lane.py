@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, insert, select
 
-from durabletask_sql.storage import postgres
+from durabletask_sql.storage import postgres, yielding
 from durabletask_sql.storage.database import Database
 from durabletask_sql.storage.faults import ConnectionLostError
 from durabletask_sql.storage.url import parse_url
@@ -179,8 +179,7 @@ def test_an_error_rolls_back_and_reaches_the_caller(run):
 def test_work_that_is_abandoned_ends_with_its_connection_and_changes_nothing(run):
     async def test(lane, other):
         caller = await begun(lane, other)
-        task, = lane._running
-        task.cancel()  # as a loop does that ends
+        lane._runner.cancel()  # as a loop does that ends
         with pytest.raises(asyncio.CancelledError):
             await caller
         while other.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall():
@@ -191,5 +190,75 @@ def test_work_that_is_abandoned_ends_with_its_connection_and_changes_nothing(run
         let_go(other)
         await lane.run(blocked, short=True)
         assert count(other) == 1
+
+    run(test)
+
+
+def terminate(other):
+    """End all sessions but this one."""
+    other.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                  "AND datname = current_database()")
+
+
+def test_a_connection_that_ends_while_nobody_waits_does_not_keep_the_loop_busy(run, monkeypatch):
+    told, tell = [], yielding.Watch._tell
+
+    def watched(watch):
+        tell(watch)
+        told.append(watch)
+
+    monkeypatch.setattr(yielding.Watch, "_tell", watched)
+
+    async def test(lane, other):
+        await lane.run(blocked, short=True)
+        told.clear()
+        terminate(other)
+        while not told:
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(told) <= 2
+        with pytest.raises(ConnectionLostError):
+            await lane.run(blocked, short=True)
+        await lane.run(blocked, short=True)
+        assert count(other) == 2
+
+    run(test)
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_a_new_connection_under_the_number_of_a_lost_one_is_heard(run, short):
+    numbers = []
+
+    def loses(session):
+        numbers.append(session._pipeline._socket)
+        session.begin()
+        shut(session)
+        session.execute(insert(ONE).values(x=2))
+
+    async def test(lane, other):
+        for _ in range(5):
+            await lane.run(blocked, short=True)
+            with pytest.raises(ConnectionLostError):
+                await lane.run(loses, short=short)
+        await lane.run(blocked, short=True)
+        assert count(other) == 6
+        assert len(set(numbers)) < 5
+
+    run(test)
+
+
+def test_a_call_given_up_before_its_turn_is_not_begun(run):
+    async def test(lane, other):
+        first = await begun(lane, other)
+        second = asyncio.create_task(lane.run(blocked, short=True))
+        await asyncio.sleep(0)
+        second.cancel()
+        let_go(other)
+        await first
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await lane.run(blocked, short=True)
+        assert count(other) == 2
 
     run(test)

@@ -9,6 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from threading import Lock, local
 from typing import Any, Generic, TypeVar
 
@@ -55,6 +57,15 @@ class Lane(Generic[S]):
             session.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[S]):
+    """A piece of work that waits for the session, and where its caller waits."""
+
+    work: Callable[[S], Any]
+    short: bool
+    done: asyncio.Future[Any]
+
+
 class YieldingLane(Lane[S]):
     """A lane of one session: short work runs on the event loop and lets go of it while it waits, the rest on the thread.
 
@@ -65,21 +76,45 @@ class YieldingLane(Lane[S]):
         """Name the lane; nothing is opened yet."""
         super().__init__(name, 1, open_session)
         self._session: S | None = None
-        self._turn = asyncio.Lock()
-        self._running: set[asyncio.Task[Any]] = set()
+        self._calls = asyncio.Queue[_Call[S] | None]()
+        self._runner: asyncio.Task[None] | None = None
 
     async def run(self, work: Callable[[S], T], *, short: bool = False) -> T:
         """Run `work` on the loop if it is short, else on the thread."""
-        task = asyncio.create_task(self._run(work, short=short))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run())
+        call = _Call(work, short, asyncio.get_running_loop().create_future())
+        self._calls.put_nowait(call)
+        done: T = await call.done
+        return done
 
-    async def _run(self, work: Callable[[S], T], *, short: bool) -> T:
-        async with self._turn:
-            if short:
-                return await yielding.run(lambda: self._call(work), self._pool)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._call, work)
+    async def _run(self) -> None:
+        """Carry out what is called for, in order, until the lane is closed."""
+        side = yielding.Side(self._pool)
+        try:
+            while (call := await self._calls.get()) is not None:
+                if not call.done.done():  # its caller has not given up before it begins
+                    await self._carry_out(side, call)
+        finally:
+            side.forget_all()
+
+    async def _carry_out(self, side: yielding.Side, call: _Call[S]) -> None:
+        work = partial(self._call, call.work)
+        try:
+            if call.short:
+                found = await side.carry_out(work)
+            else:
+                side.forget_all()
+                found = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except Exception as error:
+            if not call.done.done():
+                call.done.set_exception(error)
+        except BaseException:
+            call.done.cancel()
+            raise
+        else:
+            if not call.done.done():
+                call.done.set_result(found)
 
     def _call(self, work: Callable[[S], T]) -> T:
         if self._session is None:
@@ -89,8 +124,9 @@ class YieldingLane(Lane[S]):
 
     async def close(self) -> None:
         """Wait for what is under way and close the session."""
-        while self._running:
-            await asyncio.wait(self._running)
+        if self._runner is not None:
+            self._calls.put_nowait(None)
+            await self._runner
         await super().close()
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import Transformer
 
-from durabletask_sql.storage.yielding import AbandonedError, waited_on_loop
+from durabletask_sql.storage.yielding import AbandonedError, closing, waited_on_loop
 
 _READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
@@ -27,8 +27,9 @@ class Pipeline:
         self._pq = connection.pgconn
         self._pq.nonblocking = 1
         self._pq.enter_pipeline_mode()
+        self._socket = self._pq.socket  # libpq closes it, and forgets its number, when the connection is lost
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._pq.socket, _READ)
+        self._selector.register(self._socket, _READ)
         self._transformer = Transformer(connection)
         self._names: dict[bytes, bytes] = {}
         self._prepared = 0
@@ -85,7 +86,7 @@ class Pipeline:
     def _wait(self, *, sending: bool) -> None:
         """Wait until something can be read, or sent if something is left to be."""
         try:
-            if not waited_on_loop(self._pq.socket, writes=sending):
+            if not waited_on_loop(self._socket, writes=sending):
                 self._selector.select()
         except AbandonedError as error:
             message = "given up while it waited for the server"
@@ -94,7 +95,7 @@ class Pipeline:
     def _sends(self) -> bool:
         """Flush what can be flushed without waiting; tell whether something is left."""
         left = bool(self._pq.flush())
-        self._selector.modify(self._pq.socket, _BOTH if left else _READ)
+        self._selector.modify(self._socket, _BOTH if left else _READ)
         return left
 
     def rows(self, reply: pq.abc.PGresult) -> list[tuple[Any, ...]]:
@@ -112,6 +113,7 @@ class Pipeline:
     def close(self) -> None:
         """Close the connection."""
         self._selector.close()
+        closing(self._socket)
         self._connection.close()
 
 
