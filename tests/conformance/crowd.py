@@ -266,7 +266,7 @@ class PostgresCrowd:
         inserts = isinstance(statement.build(PostgresCompiler._source(statement, single=False)), Insert)
         rows = rows_for(statement, count, inserts=inserts)
         columns = [list(column) for column in zip(*((HUB, *row) for row in rows), strict=True)]
-        given = dict(zip(("v_hub_id", *statement.parameters), columns, strict=False))
+        given = dict(zip(("v_hub_id", *(f"v_{name}" for name in statement.columns)), columns, strict=False))
         return {**SCALARS, "expected": count, **{name: column[0] if count == 1 else column for name, column in given.items()}}
 
     def cost_of_query(self, statement: Any) -> Cost:

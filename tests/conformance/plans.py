@@ -24,7 +24,7 @@ def _explained(session, statement, rows, scalars):
         return "\n".join(row[3] for row in session._connection.execute(f"EXPLAIN QUERY PLAN {text}", values))
     if isinstance(statement, Statement):
         prepared = session._compiler.compile(statement, len(rows))
-        values = session._compiler.parameters(prepared, statement, rows, scalars)
+        values = session._compiler.parameters(prepared, rows, scalars)
     else:
         prepared = session._compiler.prepare(statement)
         named = {**prepared.constants, **scalars}

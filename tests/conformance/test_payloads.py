@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import threading
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,8 @@ from durabletask_sql.ports.instances import Creation, Termination
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol.framing import frame_all
 from durabletask_sql.protocol.texts import FIRST, INPUT, OUTPUT
-from durabletask_sql.storage.packing import INLINE_BYTES
+from durabletask_sql.storage import queries
+from durabletask_sql.storage.packing import INLINE_BYTES, unpack
 from durabletask_sql.storage.tables import history, payloads
 from durabletask_sql.storage.url import parse_url
 
@@ -53,6 +55,33 @@ async def start(w: World, instance_id: str, text: str | None, policy: CreationPo
     started = events.execution_started(1, events.Start("flow", instance_id, row.execution_id, input=text))
     message = NewMessage(row.key, row.execution_id, MessageKind.START, frame_all((started,)))
     await w.instances.create(Creation(row, text, message, policy))
+
+
+@pytest.fixture
+def unpacked_on(monkeypatch):
+    """The threads on which texts are unpacked."""
+    threads = []
+
+    def watched(*given):
+        threads.append(threading.get_ident())
+        return unpack(*given)
+
+    monkeypatch.setattr(queries, "unpack", watched)
+    return threads
+
+
+def test_a_large_text_of_an_instance_is_not_unpacked_on_the_loop(postgres_url, unpacked_on):
+    async def test(w: World):
+        await start(w, "small", "x")
+        await start(w, "large", json_text(MIB))
+        for instance_id, text in (("small", "x"), ("large", json_text(MIB))):
+            state = await w.instances.get(w.key(instance_id), payloads=True)
+            assert state is not None
+            assert state.input == text
+        assert len(unpacked_on) == 1
+        assert threading.get_ident() not in unpacked_on
+
+    in_world(postgres_url, test)
 
 
 def append(row, *found):

@@ -48,9 +48,10 @@ class Database:
             self.leases = Lane("lease", 1, open_session)
             self.notices = Lane("notice", 1, open_session)
             self.solo = Lane("solo", _CLIENT_THREADS, open_session)
-            self.readers = self.points = Lane("reader", _READ_THREADS, open_session)
+            self.readers = Lane("reader", _READ_THREADS, open_session)
+            self.points = YieldingLane("point", open_session)
             self._lanes = (self.committer, self.clients, self.blocked, self.leases, self.notices, self.solo,
-                           self.readers)
+                           self.readers, self.points)
 
     def compile_ahead(self, statements: Iterable[Statement]) -> None:
         """Compile statements, for one row and for more, before they are needed: each takes milliseconds."""

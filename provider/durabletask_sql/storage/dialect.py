@@ -8,7 +8,7 @@ SQLAlchemy.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,11 +66,6 @@ class Statement:
     build: Build
     columns: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)
     counted: bool = False
-    parameters: tuple[str, ...] = field(init=False)  # what the columns are called as parameters
-
-    def __post_init__(self) -> None:
-        """Name the parameters."""
-        object.__setattr__(self, "parameters", tuple(f"v_{name}" for name in self.columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +185,14 @@ def insert_new(table: Table, v: FromClause) -> Insert:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A statement as PostgreSQL takes it: numbered parameters, and how each is named and encoded."""
+    """A statement as PostgreSQL takes it: numbered parameters, and how each is named and encoded.
+
+    `places` say which column of the source each is; -1: a scalar.
+    """
 
     text: bytes
     parameters: tuple[tuple[str, Encoder], ...]
+    places: tuple[int, ...]
     constants: Mapping[str, object]
 
 
@@ -216,28 +215,28 @@ class PostgresCompiler:
                     built = built.returning(_ONE.label("one"))
                 counted = select(func.count()).select_from(built.cte("met")).scalar_subquery()
                 built = select(_ONE / case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
-            found = self._cache[statement, single] = self.prepare(built)
+            found = self._cache[statement, single] = self.prepare(built, statement.columns)
         return found
 
     @staticmethod
-    def prepare(statement: Executable) -> Prepared:
-        """Return an SQLAlchemy statement's text with its parameters."""
+    def prepare(statement: Executable, columns: Iterable[str] = ()) -> Prepared:
+        """Return an SQLAlchemy statement's text with its parameters; `columns` are those of its source."""
         compiled = statement.compile(dialect=POSTGRESQL)
         numbers: dict[str, int] = {}
         text = re.sub(r"%\((\w+)\)s", lambda found: f"${numbers.setdefault(found[1], len(numbers) + 1)}", str(compiled))
         encoders = tuple((name, encoder(compiled.binds[name].type)) for name in numbers)
-        return Prepared(text.replace("%%", "%").encode(), encoders, _constants(compiled.params))
+        places = {f"v_{name}": place for place, name in enumerate(columns)}
+        return Prepared(text.replace("%%", "%").encode(), encoders, tuple(places.get(name, -1) for name in numbers),
+                        _constants(compiled.params))
 
-    def parameters(self, prepared: Prepared, statement: Statement, rows: Sequence[Row], scalars: Mapping[str, object]
-                   ) -> list[bytes | None]:
+    @staticmethod
+    def parameters(prepared: Prepared, rows: Sequence[Row], scalars: Mapping[str, object]) -> list[bytes | None]:
         """Return the columns of a batch, as arrays unless it is a single row, and the scalars, as binary parameters."""
-        named = {**prepared.constants, **scalars, "expected": len(rows), "v_hub_id": scalars.get("hub")}
-        if len(rows) == 1:
-            named.update(zip(statement.parameters, rows[0], strict=True))
-        elif statement.columns:
-            named["v_hub_id"] = [scalars["hub"]] * len(rows) if "hub" in scalars else None
-            named.update(zip(statement.parameters, zip(*rows, strict=True), strict=True))
-        return [encode(named[name]) for name, encode in prepared.parameters]
+        single, hub = len(rows) == 1, scalars.get("hub")
+        named = {**prepared.constants, **scalars, "expected": len(rows), "v_hub_id": hub if single else [hub] * len(rows)}
+        given = rows[0] if single else tuple(zip(*rows, strict=True))
+        return [encode(named[name] if place < 0 else given[place])
+                for (name, encode), place in zip(prepared.parameters, prepared.places, strict=True)]
 
     @staticmethod
     def _source(statement: Statement, *, single: bool) -> FromClause:

@@ -1,8 +1,8 @@
 """Threads that own connections: the drivers are synchronous, everything above is not.
 
-Short work on a SQLite file, and of PostgreSQL's committer, runs on the event loop itself: a hand-over to a thread and back
-costs as much as a small transaction does, or more. What waits for PostgreSQL lets go of the loop meanwhile. Where a SQLite
-file is slow, or another process is in the way, a thread waits for it.
+Short work on a SQLite file, and of PostgreSQL's committer and reads of one instance, runs on the event loop itself: a
+hand-over to a thread and back costs as much as a small transaction does, or more. What waits for PostgreSQL lets go of the
+loop meanwhile. Where a SQLite file is slow, or another process is in the way, a thread waits for it.
 """
 
 import asyncio

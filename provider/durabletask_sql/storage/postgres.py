@@ -133,7 +133,7 @@ class PostgresSession:
         """Queue a statement for the next flush; outside a transaction it runs at once."""
         try:
             prepared = self._compiler.compile(statement, len(rows))
-            parameters = self._compiler.parameters(prepared, statement, rows, scalars)
+            parameters = self._compiler.parameters(prepared, rows, scalars)
         except (ValueError, OverflowError, struct.error) as error:
             self.rollback()
             message = f"PostgreSQL cannot hold a value: {error}"

@@ -23,6 +23,7 @@ from durabletask_sql.storage.pages import (
 )
 from durabletask_sql.storage.session import Session
 from durabletask_sql.storage.tables import instances, payloads
+from durabletask_sql.storage.yielding import off_loop
 
 _PAGE_BYTES = 3 * 1024 * 1024  # gRPC clients read 4 MiB in one message unless told otherwise
 _FIXED_BYTES = 200
@@ -59,9 +60,16 @@ def read_states(session: Session, hub_id: int, rows: Sequence[InstanceRow], *, p
     texts: dict[tuple[int, str, int], str] = {}
     if payloads and rows:
         found = session.ask(READ_PAYLOADS, [(*row.key, row.execution_id) for row in rows], hub=hub_id)
-        texts = {(partition, instance_id, which): unpack(content, size).decode()
+        texts = {(partition, instance_id, which): _text(content, size)
                  for partition, instance_id, which, content, size in found}
     return tuple(InstanceState(row, texts.get((*row.key, INPUT)), texts.get((*row.key, OUTPUT))) for row in rows)
+
+
+def _text(content: bytes, unpacked_size: int | None) -> str:
+    """Return a text that was packed; large ones keep the event loop for milliseconds, if this runs there."""
+    if unpacked_size is None:
+        return content.decode()
+    return off_loop(lambda: unpack(content, unpacked_size).decode())
 
 
 def read_instance(session: Session, hub_id: int, key: InstanceKey, *, payloads: bool) -> InstanceState | None:
