@@ -280,7 +280,7 @@ class PostgresCrowd:
 
     def _plan(self, explain: str, prepared: Prepared, named: Mapping[str, Any]) -> Mapping[str, Any]:
         values = {**prepared.constants, **named}
-        given = ", ".join(literals.Literal(values[name]).as_string(self._connection) for name, _ in prepared.parameters)
+        given = ", ".join(literals.Literal(values[name]).as_string(self._connection) for name, *_ in prepared.parameters)
         self._connection.execute("PREPARE one AS " + prepared.text.decode())
         try:
             with self._connection.transaction(force_rollback=True):

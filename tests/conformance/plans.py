@@ -28,7 +28,7 @@ def _explained(session, statement, rows, scalars):
     else:
         prepared = session._compiler.prepare(statement)
         named = {**prepared.constants, **scalars}
-        values = [encode(named[name]) for name, encode in prepared.parameters]
+        values = [encode(named[name]) for name, encode, _ in prepared.parameters]
     reply = Reply()
     session._queue("a plan", b"EXPLAIN " + prepared.text, values, reply, once=True)
     session.flush()

@@ -304,7 +304,8 @@ class Turns:
         assert turn.mem.row is not None
         if is_vain(turn.mem.row, checkpoint):
             self._rests.begin(turn.mem, self._clock.monotonic() - turn.began)
-        done = self._ports.submit(replace(checkpoint, consumed=self._real(turn)), None)
+        real = self._real(turn)
+        done = self._ports.submit(checkpoint if real == checkpoint.consumed else replace(checkpoint, consumed=real), None)
         done.add_done_callback(partial(self._committed, turn))
         self._ports.pump()
         return done

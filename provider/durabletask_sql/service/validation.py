@@ -86,6 +86,8 @@ def check_payload(text: str | None, what: str, limits: Limits) -> str | None:
 
 
 def _check_characters(text: str, what: str) -> None:
+    if text.isprintable():
+        return
     for character in text:
         if ord(character) < ord(" ") or character == "\x7f":
             message = f"the {what} {text[:40]!r} holds the control character {character!r}: leave it out"

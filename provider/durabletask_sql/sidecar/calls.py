@@ -51,8 +51,7 @@ class Call:
     def __init__(self, hubs: Mapping[str, ServedHub], context: Context) -> None:
         """Raises NotFoundError when the hub is not served here."""
         self._context = context
-        self._metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        name = self._metadata.get("taskhub") or next(iter(hubs))
+        name = self._metadata("taskhub") or next(iter(hubs))
         found = hubs.get(name)
         if found is None:
             served = ", ".join(repr(hub) for hub in hubs)
@@ -61,15 +60,22 @@ class Call:
             raise NotFoundError(message)
         self.hub = found
 
+    def _metadata(self, name: str) -> str:
+        """Return what the caller's metadata say under a name; "" for nothing."""
+        for key, value in self._context.invocation_metadata() or ():
+            if key == name and isinstance(value, str):
+                return value
+        return ""
+
     @property
     def agents(self) -> str:
         """The user agents of the caller's transport and of its SDK."""
-        return f"{self._metadata.get('user-agent', '')} {self._metadata.get('x-user-agent', '')}"
+        return f"{self._metadata('user-agent')} {self._metadata('x-user-agent')}"
 
     @property
     def worker(self) -> str:
         """What identifies a worker in logs: its id, if it sends one, else where it is and what it says it is."""
-        return self._metadata.get("workerid") or f"{self._context.peer()} {self.agents.strip()}"
+        return self._metadata("workerid") or f"{self._context.peer()} {self.agents.strip()}"
 
     @property
     def service(self) -> OrchestrationService:

@@ -185,14 +185,13 @@ def insert_new(table: Table, v: FromClause) -> Insert:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A statement as PostgreSQL takes it: numbered parameters, and how each is named and encoded.
+    """A statement as PostgreSQL takes it: for each of its numbered parameters its name, its encoder, and its place.
 
-    `places` say which column of the source each is; -1: a scalar.
+    The place is that of the column in the source; -1: it is a scalar.
     """
 
     text: bytes
-    parameters: tuple[tuple[str, Encoder], ...]
-    places: tuple[int, ...]
+    parameters: tuple[tuple[str, Encoder, int], ...]
     constants: Mapping[str, object]
 
 
@@ -214,7 +213,7 @@ class PostgresCompiler:
                 if isinstance(built, Delete | Insert | Update):
                     built = built.returning(_ONE.label("one"))
                 counted = select(func.count()).select_from(built.cte("met")).scalar_subquery()
-                built = select(_ONE / case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
+                built = select(_ONE // case((counted == bindparam("expected", type_=BIGINT), _ONE), else_=_ZERO))
             found = self._cache[statement, single] = self.prepare(built, statement.columns)
         return found
 
@@ -224,10 +223,9 @@ class PostgresCompiler:
         compiled = statement.compile(dialect=POSTGRESQL)
         numbers: dict[str, int] = {}
         text = re.sub(r"%\((\w+)\)s", lambda found: f"${numbers.setdefault(found[1], len(numbers) + 1)}", str(compiled))
-        encoders = tuple((name, encoder(compiled.binds[name].type)) for name in numbers)
         places = {f"v_{name}": place for place, name in enumerate(columns)}
-        return Prepared(text.replace("%%", "%").encode(), encoders, tuple(places.get(name, -1) for name in numbers),
-                        _constants(compiled.params))
+        parameters = tuple((name, encoder(compiled.binds[name].type), places.get(name, -1)) for name in numbers)
+        return Prepared(text.replace("%%", "%").encode(), parameters, _constants(compiled.params))
 
     @staticmethod
     def parameters(prepared: Prepared, rows: Sequence[Row], scalars: Mapping[str, object]) -> list[bytes | None]:
@@ -235,8 +233,7 @@ class PostgresCompiler:
         single, hub = len(rows) == 1, scalars.get("hub")
         named = {**prepared.constants, **scalars, "expected": len(rows), "v_hub_id": hub if single else [hub] * len(rows)}
         given = rows[0] if single else tuple(zip(*rows, strict=True))
-        return [encode(named[name] if place < 0 else given[place])
-                for (name, encode), place in zip(prepared.parameters, prepared.places, strict=True)]
+        return [encode(named[name] if place < 0 else given[place]) for name, encode, place in prepared.parameters]
 
     @staticmethod
     def _source(statement: Statement, *, single: bool) -> FromClause:

@@ -62,7 +62,7 @@ def pack_turn(turn: TurnCheckpoint) -> PackedTurn:
     if turn.history is None:
         return PackedTurn(texts=texts, inputs=inputs)
     packed = pack_history(turn.history, output)
-    return replace(packed, texts={**texts, **packed.texts}, inputs=inputs)
+    return replace(packed, texts={**texts, **packed.texts}, inputs=inputs) if texts or inputs else packed
 
 
 def pack_history(history: HistoryAppend, output: bytes | None = None) -> PackedTurn:

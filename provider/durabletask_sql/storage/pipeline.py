@@ -15,6 +15,8 @@ from psycopg.adapt import Transformer
 from durabletask_sql.storage.yielding import AbandonedError, closing, waited_on_loop
 
 _READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
+_BINARY = pq.Format.BINARY
+_LONGEST_NAME = 20
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
 
 
@@ -40,15 +42,16 @@ class Pipeline:
         name = self._names.get(text)
         if name is None:
             self._prepared += 1
-            name = self._names[text] = b"s%d" % self._prepared
+            # A short text, like COMMIT, is its own name: whoever looks at the connection sees it each time.
+            name = self._names[text] = text if len(text) <= _LONGEST_NAME else b"s%d" % self._prepared
             self._pq.send_prepare(name, text)
             self._expected.append(text)
-        self._pq.send_query_prepared(name, parameters, [pq.Format.BINARY] * len(parameters), pq.Format.BINARY)
+        self._pq.send_query_prepared(name, parameters, [_BINARY] * len(parameters), _BINARY)
         self._expected.append(None)
 
     def send_once(self, text: bytes, parameters: Sequence[bytes | None]) -> None:
         """Queue a statement that was built for the occasion and is not kept."""
-        self._pq.send_query_params(text, parameters, None, [pq.Format.BINARY] * len(parameters), pq.Format.BINARY)
+        self._pq.send_query_params(text, parameters, None, [_BINARY] * len(parameters), _BINARY)
         self._expected.append(None)
 
     def sync(self) -> list[pq.abc.PGresult]:

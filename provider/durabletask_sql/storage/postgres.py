@@ -118,7 +118,7 @@ class PostgresSession:
         self._inside = True
 
     def _send_text(self, text: str) -> None:
-        self._queue("the transaction", text.encode(), (), None, once=True)
+        self._queue("the transaction", text.encode(), (), None)
 
     def _queue(self, table: str, text: bytes, parameters: Sequence[bytes | None], reply: Reply | None, *,
                once: bool = False) -> None:
@@ -196,7 +196,7 @@ class PostgresSession:
         """Run a statement that is built for the occasion."""
         prepared = self._compiler.prepare(statement)
         named = {**prepared.constants, **(parameters or {})}
-        reply, values = Reply(), [encode(named[name]) for name, encode in prepared.parameters]
+        reply, values = Reply(), [encode(named[name]) for name, encode, _ in prepared.parameters]
         self._queue("a table", prepared.text, values, reply, once=True)
         self.flush()
         return reply
