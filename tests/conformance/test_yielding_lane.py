@@ -176,24 +176,6 @@ def test_an_error_rolls_back_and_reaches_the_caller(run):
     run(test)
 
 
-def test_work_that_is_abandoned_ends_with_its_connection_and_changes_nothing(run):
-    async def test(lane, other):
-        caller = await begun(lane, other)
-        lane._runner.cancel()  # as a loop does that ends
-        with pytest.raises(asyncio.CancelledError):
-            await caller
-        while other.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall():
-            let_go(other)
-            await asyncio.sleep(0.005)
-        other.execute("SELECT pg_advisory_lock(7)")
-        assert count(other) == 0
-        let_go(other)
-        await lane.run(blocked, short=True)
-        assert count(other) == 1
-
-    run(test)
-
-
 def terminate(other):
     """End all sessions but this one."""
     other.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "

@@ -159,7 +159,7 @@ class Owner:
                 self._event.clear()
                 await self._event.wait()
             self._idle.clear()
-            if self._pending:
+            if self._pending and self._events.outstanding():
                 await asyncio.sleep(0)  # what was handed out goes out before a commit keeps the loop busy
                 await self._pace.gather(len(self._pending), self._events.outstanding())
             self._event.clear()

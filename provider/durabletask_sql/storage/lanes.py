@@ -7,6 +7,7 @@ loop meanwhile. Where a SQLite file is slow, or another process is in the way, a
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,12 +59,21 @@ class Lane(Generic[S]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Call(Generic[S]):
+class _Call:
     """A piece of work that waits for the session, and where its caller waits."""
 
-    work: Callable[[S], Any]
+    work: Callable[[], Any]
     short: bool
     done: asyncio.Future[Any]
+
+    def settle(self, ended: yielding.Ended) -> None:
+        """Tell the caller, unless it has given up."""
+        if self.done.done():
+            return
+        if ended.error is not None:
+            self.done.set_exception(ended.error)
+        else:
+            self.done.set_result(ended.result)
 
 
 class YieldingLane(Lane[S]):
@@ -76,45 +86,48 @@ class YieldingLane(Lane[S]):
         """Name the lane; nothing is opened yet."""
         super().__init__(name, 1, open_session)
         self._session: S | None = None
-        self._calls = asyncio.Queue[_Call[S] | None]()
-        self._runner: asyncio.Task[None] | None = None
+        self._side: yielding.Side | None = None
+        self._waiting = deque[_Call]()
+        self._busy = False
 
     async def run(self, work: Callable[[S], T], *, short: bool = False) -> T:
         """Run `work` on the loop if it is short, else on the thread."""
-        if self._runner is None or self._runner.done():
-            self._runner = asyncio.create_task(self._run())
-        call = _Call(work, short, asyncio.get_running_loop().create_future())
-        self._calls.put_nowait(call)
-        done: T = await call.done
+        done: T = await self._ask(partial(self._call, work), short=short)
         return done
 
-    async def _run(self) -> None:
-        """Carry out what is called for, in order, until the lane is closed."""
-        side = yielding.Side(self._pool)
-        try:
-            while (call := await self._calls.get()) is not None:
-                if not call.done.done():  # its caller has not given up before it begins
-                    await self._carry_out(side, call)
-        finally:
-            side.forget_all()
+    def _ask(self, work: Callable[[], Any], *, short: bool) -> asyncio.Future[Any]:
+        call = _Call(work, short, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if not self._busy:
+            self._begin()
+        return call.done
 
-    async def _carry_out(self, side: yielding.Side, call: _Call[S]) -> None:
-        work = partial(self._call, call.work)
-        try:
-            if call.short:
-                found = await side.carry_out(work)
+    def _begin(self) -> None:
+        """Begin the oldest call whose caller still waits."""
+        while self._waiting:
+            call = self._waiting.popleft()
+            if not call.done.done():
+                self._busy = True
+                self._carry_out(call)
+                return
+        self._busy = False
+
+    def _carry_out(self, call: _Call) -> None:
+        side = self._side = self._side or yielding.Side(self._pool)
+
+        def ended(found: yielding.Ended) -> None:
+            call.settle(found)
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._begin)
             else:
-                side.forget_all()
-                found = await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except Exception as error:
-            if not call.done.done():
-                call.done.set_exception(error)
-        except BaseException:
-            call.done.cancel()
-            raise
+                self._busy = False
+
+        if call.short:
+            side.carry_out(call.work, ended)
         else:
-            if not call.done.done():
-                call.done.set_result(found)
+            side.forget_all()
+            thread = asyncio.get_running_loop().run_in_executor(self._pool, yielding.ended, call.work)
+            thread.add_done_callback(lambda found: ended(found.result()))
 
     def _call(self, work: Callable[[S], T]) -> T:
         if self._session is None:
@@ -124,9 +137,8 @@ class YieldingLane(Lane[S]):
 
     async def close(self) -> None:
         """Wait for what is under way and close the session."""
-        if self._runner is not None:
-            self._calls.put_nowait(None)
-            await self._runner
+        if self._side is not None:
+            await self._ask(self._side.forget_all, short=True)
         await super().close()
 
 

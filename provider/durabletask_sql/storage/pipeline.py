@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import Transformer
 
-from durabletask_sql.storage.yielding import AbandonedError, closing, waited_on_loop
+from durabletask_sql.storage.yielding import closing, waited_on_loop
 
 _READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
 _BINARY = pq.Format.BINARY
@@ -88,12 +88,8 @@ class Pipeline:
 
     def _wait(self, *, sending: bool) -> None:
         """Wait until something can be read, or sent if something is left to be."""
-        try:
-            if not waited_on_loop(self._socket, writes=sending):
-                self._selector.select()
-        except AbandonedError as error:
-            message = "given up while it waited for the server"
-            raise psycopg.OperationalError(message) from error
+        if not waited_on_loop(self._socket, writes=sending):
+            self._selector.select()
 
     def _sends(self) -> bool:
         """Flush what can be flushed without waiting; tell whether something is left."""

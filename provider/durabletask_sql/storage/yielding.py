@@ -9,17 +9,12 @@ one piece of work to the next: to make them anew costs more than to wait.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import greenlet
 
 T = TypeVar("T")
-
-
-class AbandonedError(Exception):
-    """The loop has ended, or gives up this work: nobody will switch back to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +36,31 @@ class Ended:
 class Watch:
     """A socket as the loop watches it: from the first wait on, until something stays there for which nobody waits."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
-        """Take the parts; nothing is watched yet."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket: int, go_on: Callable[[], None]) -> None:
+        """Take the parts; nothing is watched yet. `go_on` is called once for each wait."""
         self._loop = loop
         self._socket = socket
-        self._watching = False
-        self._ready: asyncio.Future[None] | None = None
+        self._go_on = go_on
+        self._watching = self._writes = self._waited_for = False
         self._in_vain = False  # told last when nobody waited: once may be the end of what was waited for
 
-    async def wait(self, *, writes: bool) -> None:
-        """Wait until the socket can be read; `writes`: or written."""
-        ready = self._ready = self._loop.create_future()
+    def wait(self, *, writes: bool) -> None:
+        """Go on when the socket can be read; `writes`: or written."""
+        self._waited_for = True
         if not self._watching:
             self._watching = True
             self._loop.add_reader(self._socket, self._tell)
-        if not writes:
-            await ready
-            return
-        self._loop.add_writer(self._socket, self._tell)
-        try:
-            await ready
-        finally:
-            self._loop.remove_writer(self._socket)
+        if writes:
+            self._writes = True
+            self._loop.add_writer(self._socket, self._tell)
 
     def _tell(self) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._in_vain = False
-            self._ready.set_result(None)
+        if self._writes:
+            self._writes = False
+            self._loop.remove_writer(self._socket)
+        if self._waited_for:
+            self._waited_for = self._in_vain = False
+            self._go_on()
         elif self._in_vain:
             self.end()
         else:
@@ -81,7 +74,7 @@ class Watch:
 
 
 class Side(greenlet.greenlet):
-    """Where work runs on the event loop, a piece at a time."""
+    """Where work runs on the event loop, a piece at a time. The loop's callbacks switch to it: no task is needed."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         """Begin beside the running loop; `pool` takes what work has to block for."""
@@ -90,39 +83,15 @@ class Side(greenlet.greenlet):
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._watches: dict[int, Watch] = {}
-        self._abandoned = False
+        self._done: Callable[[Ended], None] | None = None
 
-    async def carry_out(self, work: Callable[[], T]) -> T:
-        """Run work to its end.
-
-        If this is cancelled, the work meets an AbandonedError where it waits, and wherever it wants to wait from then on.
-        """
-        self._abandoned = False
-        found: Any = self.switch(work)
-        while not isinstance(found, Ended):
-            try:
-                answer = await self._answer(found)
-            except Exception as error:
-                found = self.throw(error)
-            except BaseException:
-                self._abandoned = True
-                with suppress(Exception):
-                    self.throw(AbandonedError())
-                raise
-            else:
-                found = self.switch(answer)
-        if found.error is not None:
-            try:
-                raise found.error
-            finally:
-                del found  # else the error, by its traceback, would refer to itself
-        done: T = found.result
-        return done
+    def carry_out(self, work: Callable[[], object], done: Callable[[Ended], None]) -> None:
+        """Run work until it waits, and whenever that is there, on to its end; then call `done`."""
+        self._done = done
+        self._follow(self.switch(work))
 
     def hand_over(self, request: Readiness | Callable[[], Any]) -> Any:
-        """Have the loop answer a request, from inside the work. Raises AbandonedError."""
-        if self._abandoned:
-            raise AbandonedError
+        """Have the loop answer a request, from inside the work."""
         return self._beside.switch(request)
 
     def forget(self, socket: int) -> None:
@@ -136,34 +105,42 @@ class Side(greenlet.greenlet):
         for socket in tuple(self._watches):
             self.forget(socket)
 
-    def _work(self, work: Callable[[], Any]) -> None:
+    def _work(self, work: Callable[[], object]) -> None:
         while True:
-            work = self._beside.switch(_ended(work))
+            work = self._beside.switch(ended(work))
 
-    async def _answer(self, request: Readiness | Callable[[], Any]) -> Any:
-        if not isinstance(request, Readiness):
-            return await self._loop.run_in_executor(self._pool, request)
-        watch = self._watches.get(request.socket)
-        if watch is None:
-            watch = self._watches[request.socket] = Watch(self._loop, request.socket)
-        await watch.wait(writes=request.writes)
-        return None
+    def _follow(self, found: Any) -> None:
+        """See to what the work handed over: its end, or what it waits for."""
+        if isinstance(found, Readiness):
+            watch = self._watches.get(found.socket)
+            if watch is None:
+                watch = self._watches[found.socket] = Watch(self._loop, found.socket, self._go_on)
+            watch.wait(writes=found.writes)
+        elif isinstance(found, Ended):
+            done, self._done = self._done, None
+            if done is not None:
+                done(found)
+        else:
+            self._loop.run_in_executor(self._pool, found).add_done_callback(self._answer)
+
+    def _go_on(self) -> None:
+        self._follow(self.switch(None))
+
+    def _answer(self, answer: asyncio.Future[Any]) -> None:
+        error = answer.exception()
+        self._follow(self.switch(answer.result()) if error is None else self.throw(error))
 
 
-def _ended(work: Callable[[], Any]) -> Ended:
+def ended(work: Callable[[], object]) -> Ended:
+    """Run work; return what became of it."""
     try:
         return Ended(work())
-    except greenlet.GreenletExit:  # nobody refers to this greenlet any more
-        raise
     except BaseException as error:
         return Ended(error=error)  # raised where the work was asked for
 
 
 def waited_on_loop(socket: int, *, writes: bool) -> bool:
-    """Wait for a socket if this is work on the loop; False, at once, on a thread, which may block.
-
-    Raises AbandonedError.
-    """
+    """Wait for a socket if this is work on the loop; False, at once, on a thread, which may block."""
     side = greenlet.getcurrent()
     if not isinstance(side, Side):
         return False
@@ -172,7 +149,7 @@ def waited_on_loop(socket: int, *, writes: bool) -> bool:
 
 
 def off_loop(call: Callable[[], T]) -> T:
-    """Return what a call gives that blocks: on a thread if this is work on the loop. Raises AbandonedError."""
+    """Return what a call gives that blocks: on a thread if this is work on the loop."""
     side = greenlet.getcurrent()
     if not isinstance(side, Side):
         return call()
