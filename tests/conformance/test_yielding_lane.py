@@ -244,3 +244,15 @@ def test_a_call_given_up_before_its_turn_is_not_begun(run):
         assert count(other) == 2
 
     run(test)
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_a_lane_that_is_closed_refuses_work(run, short):
+    async def test(lane, _):
+        await lane.run(blocked, short=True)
+        await lane.close()
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                await lane.run(blocked, short=short)
+
+    run(test)

@@ -124,9 +124,13 @@ class YieldingLane(Lane[S]):
 
         if call.short:
             side.carry_out(call.work, ended)
-        else:
-            side.forget_all()
+            return
+        side.forget_all()
+        try:
             thread = asyncio.get_running_loop().run_in_executor(self._pool, yielding.ended, call.work)
+        except RuntimeError as error:  # the lane is closed
+            ended(yielding.Ended(error=error))
+        else:
             thread.add_done_callback(lambda found: ended(found.result()))
 
     def _call(self, work: Callable[[S], T]) -> T:

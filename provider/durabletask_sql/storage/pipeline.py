@@ -88,13 +88,13 @@ class Pipeline:
 
     def _wait(self, *, sending: bool) -> None:
         """Wait until something can be read, or sent if something is left to be."""
-        if not waited_on_loop(self._socket, writes=sending):
+        if not waited_on_loop(self._pq.socket, writes=sending):
             self._selector.select()
 
     def _sends(self) -> bool:
         """Flush what can be flushed without waiting; tell whether something is left."""
         left = bool(self._pq.flush())
-        self._selector.modify(self._socket, _BOTH if left else _READ)
+        self._selector.modify(self._pq.socket, _BOTH if left else _READ)
         return left
 
     def rows(self, reply: pq.abc.PGresult) -> list[tuple[Any, ...]]:

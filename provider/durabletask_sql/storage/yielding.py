@@ -121,7 +121,15 @@ class Side(greenlet.greenlet):
             if done is not None:
                 done(found)
         else:
-            self._loop.run_in_executor(self._pool, found).add_done_callback(self._answer)
+            self._block(found)
+
+    def _block(self, call: Callable[[], Any]) -> None:
+        try:
+            answer = self._loop.run_in_executor(self._pool, call)
+        except RuntimeError as error:  # the pool has shut down
+            self._follow(self.throw(error))
+        else:
+            answer.add_done_callback(self._answer)
 
     def _go_on(self) -> None:
         self._follow(self.switch(None))
