@@ -9,17 +9,21 @@ from durabletask_sql.storage import database
 from durabletask_sql.storage.dialect import PostgresCompiler, SqliteCompiler
 
 
+def noted(original, seen):
+    def watched(*given):
+        seen.append(given)
+        return original(*given)
+
+    return watched
+
+
 @pytest.fixture
 def compiled(monkeypatch):
     """What this process has compiled is forgotten; the list of what it compiles from then on."""
     seen = []
     for name, fresh, step in (("_POSTGRES_COMPILER", PostgresCompiler(), "prepare"),
                               ("_SQLITE_COMPILER", SqliteCompiler(), "_pattern")):
-        def watched(statement, original=getattr(fresh, step)):
-            seen.append(statement)
-            return original(statement)
-
-        monkeypatch.setattr(fresh, step, watched)
+        monkeypatch.setattr(fresh, step, noted(getattr(fresh, step), seen))
         monkeypatch.setattr(database, name, fresh)
     return seen
 

@@ -125,7 +125,6 @@ class YieldingLane(Lane[S]):
         if call.short:
             side.carry_out(call.work, ended)
             return
-        side.forget_all()
         try:
             thread = asyncio.get_running_loop().run_in_executor(self._pool, yielding.ended, call.work)
         except RuntimeError as error:  # the lane is closed
@@ -142,8 +141,12 @@ class YieldingLane(Lane[S]):
     async def close(self) -> None:
         """Wait for what is under way and close the session."""
         if self._side is not None:
-            await self._ask(self._side.forget_all, short=True)
+            await self._ask(_nothing, short=True)
         await super().close()
+
+
+def _nothing() -> None:
+    """Be done when what was asked for before is."""
 
 
 class NearLane(Lane[Session]):

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import Transformer
 
-from durabletask_sql.storage.yielding import closing, waited_on_loop
+from durabletask_sql.storage.yielding import waited_on_loop
 
 _READ, _BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
 _BINARY = pq.Format.BINARY
@@ -29,9 +29,8 @@ class Pipeline:
         self._pq = connection.pgconn
         self._pq.nonblocking = 1
         self._pq.enter_pipeline_mode()
-        self._socket = self._pq.socket  # libpq closes it, and forgets its number, when the connection is lost
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._socket, _READ)
+        self._selector.register(self._pq.socket, _READ)
         self._transformer = Transformer(connection)
         self._names: dict[bytes, bytes] = {}
         self._prepared = 0
@@ -112,7 +111,6 @@ class Pipeline:
     def close(self) -> None:
         """Close the connection."""
         self._selector.close()
-        closing(self._socket)
         self._connection.close()
 
 

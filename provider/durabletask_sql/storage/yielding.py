@@ -2,8 +2,8 @@
 
 A hand-over to a thread and back costs a small transaction as much as its statements do, and whenever that thread has
 waited, it waits for the interpreter as well. Here the same code runs as a greenlet: where a thread would block, it hands
-what it waits for to the loop, which switches back to it when that is there. The greenlet and what it waits for stay from
-one piece of work to the next: to make them anew costs more than to wait.
+what it waits for to the loop, which switches back to it when that is there. The greenlet stays from one piece of work to
+the next: its first frame maps memory, and its last unmaps it.
 """
 
 import asyncio
@@ -33,46 +33,6 @@ class Ended:
     error: BaseException | None = None
 
 
-class Watch:
-    """A socket as the loop watches it: from the first wait on, until something stays there for which nobody waits."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket: int, go_on: Callable[[], None]) -> None:
-        """Take the parts; nothing is watched yet. `go_on` is called once for each wait."""
-        self._loop = loop
-        self._socket = socket
-        self._go_on = go_on
-        self._watching = self._writes = self._waited_for = False
-        self._in_vain = False  # told last when nobody waited: once may be the end of what was waited for
-
-    def wait(self, *, writes: bool) -> None:
-        """Go on when the socket can be read; `writes`: or written."""
-        self._waited_for = True
-        if not self._watching:
-            self._watching = True
-            self._loop.add_reader(self._socket, self._tell)
-        if writes:
-            self._writes = True
-            self._loop.add_writer(self._socket, self._tell)
-
-    def _tell(self) -> None:
-        if self._writes:
-            self._writes = False
-            self._loop.remove_writer(self._socket)
-        if self._waited_for:
-            self._waited_for = self._in_vain = False
-            self._go_on()
-        elif self._in_vain:
-            self.end()
-        else:
-            self._in_vain = True
-
-    def end(self) -> None:
-        """Watch it no more."""
-        if self._watching:
-            self._watching = False
-            self._loop.remove_reader(self._socket)
-
-
 class Side(greenlet.greenlet):
     """Where work runs on the event loop, a piece at a time. The loop's callbacks switch to it: no task is needed."""
 
@@ -82,7 +42,6 @@ class Side(greenlet.greenlet):
         self._beside = greenlet.getcurrent()
         self._loop = asyncio.get_running_loop()
         self._pool = pool
-        self._watches: dict[int, Watch] = {}
         self._done: Callable[[Ended], None] | None = None
 
     def carry_out(self, work: Callable[[], object], done: Callable[[Ended], None]) -> None:
@@ -94,17 +53,6 @@ class Side(greenlet.greenlet):
         """Have the loop answer a request, from inside the work."""
         return self._beside.switch(request)
 
-    def forget(self, socket: int) -> None:
-        """Watch a socket no more, which is about to be closed."""
-        watch = self._watches.pop(socket, None)
-        if watch is not None:
-            watch.end()
-
-    def forget_all(self) -> None:
-        """Watch nothing more: what runs elsewhere next may close it."""
-        for socket in tuple(self._watches):
-            self.forget(socket)
-
     def _work(self, work: Callable[[], object]) -> None:
         while True:
             work = self._beside.switch(ended(work))
@@ -112,10 +60,9 @@ class Side(greenlet.greenlet):
     def _follow(self, found: Any) -> None:
         """See to what the work handed over: its end, or what it waits for."""
         if isinstance(found, Readiness):
-            watch = self._watches.get(found.socket)
-            if watch is None:
-                watch = self._watches[found.socket] = Watch(self._loop, found.socket, self._go_on)
-            watch.wait(writes=found.writes)
+            self._loop.add_reader(found.socket, self._go_on, found)
+            if found.writes:
+                self._loop.add_writer(found.socket, self._go_on, found)
         elif isinstance(found, Ended):
             done, self._done = self._done, None
             if done is not None:
@@ -131,7 +78,11 @@ class Side(greenlet.greenlet):
         else:
             answer.add_done_callback(self._answer)
 
-    def _go_on(self) -> None:
+    def _go_on(self, waited_for: Readiness) -> None:
+        # Not watched on: libpq closes a socket that is lost, and the next one may get its number.
+        self._loop.remove_reader(waited_for.socket)
+        if waited_for.writes:
+            self._loop.remove_writer(waited_for.socket)
         self._follow(self.switch(None))
 
     def _answer(self, answer: asyncio.Future[Any]) -> None:
@@ -163,10 +114,3 @@ def off_loop(call: Callable[[], T]) -> T:
         return call()
     found: T = side.hand_over(call)
     return found
-
-
-def closing(socket: int) -> None:
-    """Say that a socket is about to be closed: its number may soon be another's."""
-    side = greenlet.getcurrent()
-    if isinstance(side, Side):
-        side.forget(socket)
