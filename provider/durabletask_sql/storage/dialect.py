@@ -1,9 +1,9 @@
 """The one module that names SQL dialects: how a statement built once with SQLAlchemy Core reaches a raw driver.
 
 A statement may work on a batch of rows, its *source*: `v`, with an `ord` column that numbers them. On PostgreSQL it is
-unnest over array parameters, or plain parameters for a single row, which most batches are: arrays cost both sides half
-as much again as the statement itself. On SQLite it is a VALUES list, padded with NULL rows to a few sizes so that the
-texts stay cached (a join or `ord IS NOT NULL` passes the padding over). Texts are compiled once and run without
+unnest over array parameters, or plain parameters for a single row, which most batches are: arrays of one would nearly
+double the server's time for such a statement. On SQLite it is a VALUES list, padded with NULL rows to a few sizes so that
+the texts stay cached (a join or `ord IS NOT NULL` passes the padding over). Texts are compiled once and run without
 SQLAlchemy.
 """
 

@@ -79,7 +79,8 @@ class _Call:
 class YieldingLane(Lane[S]):
     """A lane of one session: short work runs on the event loop and lets go of it while it waits, the rest on the thread.
 
-    One piece of work at a time has the session. What has begun goes on to its end even if its caller gives up.
+    One piece of work at a time has the session. What has begun goes on to its end even if its caller gives up. The lane has
+    to be closed before its loop ends: else what has begun holds its locks until PostgreSQL's idle timeout.
     """
 
     def __init__(self, name: str, open_session: Callable[[], S]) -> None:

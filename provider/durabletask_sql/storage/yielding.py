@@ -42,7 +42,7 @@ class Side(greenlet.greenlet):
         self._beside = greenlet.getcurrent()
         self._loop = asyncio.get_running_loop()
         self._pool = pool
-        self._done: Callable[[Ended], None] | None = None
+        self._done: Callable[[Ended], None]
 
     def carry_out(self, work: Callable[[], object], done: Callable[[Ended], None]) -> None:
         """Run work until it waits, and whenever that is there, on to its end; then call `done`."""
@@ -64,9 +64,7 @@ class Side(greenlet.greenlet):
             if found.writes:
                 self._loop.add_writer(found.socket, self._go_on, found)
         elif isinstance(found, Ended):
-            done, self._done = self._done, None
-            if done is not None:
-                done(found)
+            self._done(found)
         else:
             self._block(found)
 
