@@ -200,10 +200,12 @@ class SqliteCrowd:
         self._connection = self.session._connection
 
     def cost(self, statement: Statement, count: int) -> Cost:
-        compiled = SqliteCompiler().compile(statement, count)
         inserts = isinstance(statement.build(SqliteCompiler._source(statement)), Insert)
-        rows = rows_for(statement, count, inserts=inserts)
-        return self._measure(compiled.text, lambda: self.session.send(statement, rows, **SCALARS))
+        return self.cost_for(statement, rows_for(statement, count, inserts=inserts))
+
+    def cost_for(self, statement: Statement, rows: list[tuple[Any, ...]], **scalars: Any) -> Cost:
+        compiled = SqliteCompiler().compile(statement, len(rows))
+        return self._measure(compiled.text, lambda: self.session.send(statement, rows, **{**SCALARS, **scalars}))
 
     def cost_of_query(self, statement: Any) -> Cost:
         return self._measure(str(statement.compile(dialect=SqliteCompiler()._dialect)),
@@ -250,6 +252,9 @@ class PostgresCrowd:
     def cost(self, statement: Statement, count: int) -> Cost:
         return self._explain(self._compiler.compile(statement, count), self._values(statement, count))
 
+    def cost_for(self, statement: Statement, rows: list[tuple[Any, ...]], **scalars: Any) -> Cost:
+        return self._explain(self._compiler.compile(statement, len(rows)), self._given(statement, rows, **scalars))
+
     def nodes(self, statement: Statement, count: int) -> list[Mapping[str, Any]]:
         """The nodes of a statement's plan, which is not carried out."""
         prepared = self._compiler.compile(statement, count)
@@ -261,13 +266,17 @@ class PostgresCrowd:
             "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) FROM pg_index i JOIN pg_class c "
             "ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = c.oid GROUP BY c.relname").fetchall())
 
-    @staticmethod
-    def _values(statement: Statement, count: int) -> dict[str, Any]:
+    @classmethod
+    def _values(cls, statement: Statement, count: int) -> dict[str, Any]:
         inserts = isinstance(statement.build(PostgresCompiler._source(statement, single=False)), Insert)
-        rows = rows_for(statement, count, inserts=inserts)
-        columns = [list(column) for column in zip(*((HUB, *row) for row in rows), strict=True)]
+        return {**cls._given(statement, rows_for(statement, count, inserts=inserts)), "expected": count}
+
+    @staticmethod
+    def _given(statement: Statement, rows: list[tuple[Any, ...]], **scalars: Any) -> dict[str, Any]:
+        named = {**SCALARS, **scalars}
+        columns = [list(column) for column in zip(*((named["hub"], *row) for row in rows), strict=True)]
         given = dict(zip(("v_hub_id", *(f"v_{name}" for name in statement.columns)), columns, strict=False))
-        return {**SCALARS, "expected": count, **{name: column[0] if count == 1 else column for name, column in given.items()}}
+        return {**named, **{name: column[0] if len(rows) == 1 else column for name, column in given.items()}}
 
     def cost_of_query(self, statement: Any) -> Cost:
         return self._explain(self._compiler.prepare(statement), SCALARS)

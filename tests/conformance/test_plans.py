@@ -15,8 +15,10 @@ import pytest
 import durabletask_sql.storage
 from conformance.crowd import COUNT, SECOND, PostgresCrowd, SqliteCrowd, build, counts, people, person
 from durabletask_sql.model.instances import InstanceRow
+from durabletask_sql.model.messages import MessageKind
 from durabletask_sql.model.queries import EndedQuery, InstanceQuery
 from durabletask_sql.model.status import LIVE, TERMINAL, Status
+from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.dialect import Statement
 from durabletask_sql.storage.pages import ended_statement, needs_stretch, page_statement, stretch_statement, token_of
 from durabletask_sql.storage.url import parse_url
@@ -93,6 +95,32 @@ def test_a_statement_touches_what_it_is_about_and_no_more(crowd, statement):
         assert cost.rows <= MOST_ROWS, (count, cost.rows, cost.plan)
         assert cost.pages <= MOST_PAGES, (count, cost.pages, cost.plan)
         assert cost.steps <= MOST_STEPS, (count, cost.steps, cost.plan)
+
+
+OTHER_HUB, FAN_IN = 77, ((3, "fan-in"), (4, "fan-in-too"))
+
+
+@pytest.fixture
+def held(crowd):
+    """A thousand results that are in their owner's memory, for each of two fan-ins; rows that nobody holds elsewhere."""
+    rows = [(partition, instance, "e", int(MessageKind.EVENT), 5, b"result") for partition, instance in FAN_IN
+            for _ in range(1_000)]
+    crowd.session.begin()
+    crowd.session.send(sql.INSERT_MESSAGES, [*rows, (9, "else", "e", int(MessageKind.EVENT), 0, b"event")], hub=OTHER_HUB)
+    crowd.session.commit()
+    yield crowd
+    crowd.session.begin()
+    crowd.session.send(sql.SWEEP_MESSAGES, [*FAN_IN, (9, "else")], hub=OTHER_HUB)
+    crowd.session.commit()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("statement", [sql.CLAIM, sql.CEILINGS], ids=["claim", "ceilings"])
+def test_a_claim_does_not_read_what_is_held(held, statement, count):
+    rows = [(*key, 5, 1_000)[:len(statement.columns)] for key in FAN_IN[:count]]
+    cost = held.cost_for(statement, rows, hub=OTHER_HUB)
+    assert cost.rows <= 2 * count, cost.plan  # those of the source
+    assert cost.steps <= 500, (cost.steps, cost.plan)
 
 
 # Pages

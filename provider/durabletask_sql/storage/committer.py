@@ -46,6 +46,7 @@ from durabletask_sql.storage.holders import holders
 from durabletask_sql.storage.load import LoadAttempt, task_rows
 from durabletask_sql.storage.packing import pack_turn
 from durabletask_sql.storage.parking import count_parked, park, read_parked, unpark
+from durabletask_sql.storage.pending import PENDING
 from durabletask_sql.storage.session import Reply, Session, asked, repeated, written
 from durabletask_sql.storage.task_claims import COUNT_UNCLAIMED, GIVE_BACK, RELEASE_CLAIMS
 from durabletask_sql.storage.texts import fill
@@ -150,7 +151,7 @@ class SqlCommitter:
     async def poll(self, host_id: int, timer_horizon: int) -> Pending:
         """Look, in one cheap statement without writing, whether anything waits that other processes wrote."""
         rows, lineage = await self._database.readers.run(lambda session: (asked(
-            session, sql.PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon), session.lineage()))
+            session, PENDING, hub=self._hub.hub_id, owner=host_id, horizon=timer_horizon), session.lineage()))
         undone = self._lineage not in (None, lineage)
         if undone:
             self._lineage = None  # the epochs are raised before anything else

@@ -267,6 +267,20 @@ QUEUE_ROW = (control_queue.c.partition, control_queue.c.seq, control_queue.c.ins
               control_queue.c.failed_deliveries)
 
 
+def unheld(v: FromClause) -> ColumnElement[bool]:
+    """Return the condition on queue rows that they are of an instance of the source, and not held.
+
+    Mostly all rows of its partition are held, and one look at an index tells so: without it a fan-in would read, with
+    each group of results, all those that wait for its turn. The offset keeps the planner from making a join of it; what
+    no row is below, it has to be told, for the partial index to serve.
+    """
+    any_row = control_queue.alias("any_row")
+    partition_has_some = exists(select(literal_column("1")).select_from(any_row).where(
+        any_row.c.hub_id == hub_of(v), any_row.c.partition == v.c.partition,
+        any_row.c.held_epoch >= literal_column("-1"), any_row.c.held_epoch < v.c.epoch).offset(ZERO))
+    return and_(partition_has_some, unindexed(control_queue.c.held_epoch) < v.c.epoch)
+
+
 def _claim(v: FromClause) -> Executable:
     """Claim each instance's oldest un-held rows, as many as it has room for; a locked row is skipped and caps it.
 
@@ -276,7 +290,7 @@ def _claim(v: FromClause) -> Executable:
                                    order_by=(control_queue.c.kind, control_queue.c.seq)).label("place")
     ranked = (select(*rows_of(control_queue), control_queue.c.kind, v.c.epoch, v.c.room, place)
               .select_from(v.join(control_queue, by_instance(control_queue, v)))
-              .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)).subquery("ranked")
+              .where(unheld(v))).subquery("ranked")
     queue = control_queue.alias("q")
     picked = (select(*rows_of(ranked), ranked.c.epoch)
               .select_from(ranked.join(queue, same_row(queue, v, ranked)))
@@ -293,7 +307,7 @@ CLAIM = Statement("control_queue", _claim, {**CLAIMS, "room": BIGINT})
 CEILINGS = Statement("control_queue", lambda v: (
     select(control_queue.c.partition, control_queue.c.instance_id, func.min(control_queue.c.seq))
     .select_from(v.join(control_queue, by_instance(control_queue, v)))
-    .where(unindexed(control_queue.c.held_epoch) < v.c.epoch)
+    .where(unheld(v))
     .group_by(control_queue.c.partition, control_queue.c.instance_id)), CLAIMS)
 
 HELD = Statement("control_queue", lambda v: (
@@ -336,7 +350,7 @@ _TIMER_ROW = (timers.c.partition, timers.c.seq, timers.c.instance_id, timers.c.e
               timers.c.fire_at, timers.c.events, timers.c.failed_deliveries)
 
 
-def _held_by_nobody(table: FromClause, epoch: ColumnElement[int]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def held_by_nobody(table: FromClause, epoch: ColumnElement[int]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Return the two conditions under which nobody holds a timer: it never was held, or its holder has lost it.
 
     Apart, since the index by held_epoch and time is in order of time only beside one value of held_epoch. Of the
@@ -351,7 +365,7 @@ def _claim_timers(v: FromClause) -> Executable:
         due.c.hub_id == HUB, due.c.partition == bindparam("partition", type_=INTEGER), held,
         due.c.fire_at <= bindparam("horizon", type_=BIGINT))
         .order_by(due.c.fire_at, due.c.seq).limit(bindparam("room", type_=BIGINT))
-        .with_for_update(key_share=True, skip_locked=True).subquery() for held in _held_by_nobody(due, epoch)]
+        .with_for_update(key_share=True, skip_locked=True).subquery() for held in held_by_nobody(due, epoch)]
     picked = union_all(*(select(*rows_of(found)) for found in earliest))
     return (update(timers).where(in_rows(timers, v, picked))
             .values(held_epoch=epoch)
@@ -371,29 +385,3 @@ TASK_ROW = (activity_queue.c.partition, activity_queue.c.seq, activity_queue.c.i
 FIND_TASK = Statement("activity_queue", lambda v: (
     select(*TASK_ROW).where(keyed(activity_queue, v), activity_queue.c.token == bindparam("claim", type_=BIGINT))),
     SEQS)
-
-
-def _pending() -> Executable:
-    """One row for each kind and partition of ours in which something waits that nobody holds."""
-    # The offsets keep PostgreSQL from making joins of it, which read the whole hub if planned while it is empty.
-    ours = and_(partitions.c.hub_id == HUB, partitions.c.owner == bindparam("owner", type_=BIGINT))
-    queued = exists(select(literal_column("1")).select_from(control_queue).where(
-        control_queue.c.hub_id == partitions.c.hub_id, control_queue.c.partition == partitions.c.partition,
-        control_queue.c.held_epoch >= ZERO, control_queue.c.held_epoch < partitions.c.epoch).offset(ZERO))
-    delayed = or_(*(exists(select(literal_column("1")).select_from(timers).where(
-        timers.c.hub_id == partitions.c.hub_id, timers.c.partition == partitions.c.partition, held,
-        timers.c.fire_at <= bindparam("horizon", type_=BIGINT)).offset(ZERO))
-        for held in _held_by_nobody(timers, partitions.c.epoch)))
-    free = exists(select(literal_column("1")).select_from(activity_queue).where(
-        activity_queue.c.hub_id == HUB, activity_queue.c.host == ZERO))
-    owner = bindparam("owner", type_=BIGINT)
-    moving = exists(select(literal_column("1")).select_from(partitions).where(partitions.c.hub_id == HUB, or_(
-        and_(partitions.c.owner == ZERO, or_(partitions.c.next_owner == ZERO, partitions.c.next_owner == owner)),
-        and_(partitions.c.owner == owner, partitions.c.next_owner != ZERO))))
-    return union_all(
-        select(literal_column("'queue'"), partitions.c.partition).where(ours, queued),
-        select(literal_column("'timers'"), partitions.c.partition).where(ours, delayed),
-        *(select(literal_column(f"'{kind}'"), ZERO).where(found) for kind, found in (("tasks", free), ("leases", moving))))
-
-
-PENDING = Statement("control_queue", no_source(_pending))
