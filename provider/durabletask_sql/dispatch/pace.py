@@ -1,13 +1,15 @@
 """When a group has gathered enough: a group of several items costs hardly more than a group of one.
 
-A commit waits a moment for others when, at the pace at which items arrived lately, some will come within it. Where few
-are out at executors (one orchestration running alone, say) nobody waits: they rather depend on this very commit.
+While items arrive as fast as a busy host can take them, a commit waits a moment until a few have come. Where few are out at
+executors (one orchestration running alone, say) nobody waits: they rather depend on this very commit. Nor where items come
+seldom: what a group of its own costs then hurts nobody, and waiting would.
 """
 
 import asyncio
 
-WINDOW_SECONDS = 0.002
 ENOUGH_ITEMS = 3  # SDK workers block a thread of few in each completion: waiting for more would starve them
+BUSY_GAP_SECONDS = 0.0025
+LONGEST_WAIT_SECONDS = 0.006
 _WEIGHT = 0.125
 _LONGEST_GAP_SECONDS = 1.0
 _NEVER = 1 << 62
@@ -32,14 +34,11 @@ class Pace:
 
     async def gather(self, waiting: int, outstanding: int) -> None:
         """Wait until enough items have arrived, or a moment has passed; `outstanding` are at executors."""
-        if outstanding < ENOUGH_ITEMS:
+        if waiting >= ENOUGH_ITEMS or outstanding < ENOUGH_ITEMS or self._gap > BUSY_GAP_SECONDS:
             return
-        expected = min(ENOUGH_ITEMS, waiting + int(WINDOW_SECONDS / self._gap))
-        if expected <= waiting:
-            return
-        self._wanted = expected
+        self._wanted = ENOUGH_ITEMS
         self._enough.clear()
-        timer = asyncio.get_running_loop().call_later(WINDOW_SECONDS, self._enough.set)
+        timer = asyncio.get_running_loop().call_later(LONGEST_WAIT_SECONDS, self._enough.set)
         await self._enough.wait()
         timer.cancel()
         self._wanted = _NEVER
