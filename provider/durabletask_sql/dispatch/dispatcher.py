@@ -107,7 +107,7 @@ class Dispatcher:
                                 self._lose_ownership)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
             self._ready, self.board.add_activities, self.board.activity_room, self.board.activity_claims,
-            listeners.committed, self._notices.tell, self._ownership.recover,
+            listeners.committed, self._notices.tell_of, self._ownership.recover,
             lambda: self.board.outstanding), self._parking)
         self.upkeep = Upkeep(committer, self.board, clock, identity.host_id, self._moved)
 

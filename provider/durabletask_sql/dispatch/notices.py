@@ -28,6 +28,11 @@ class Notices:
             self._news.append(news)
             self._event.set()
 
+    def tell_of(self, group: Group, committed: Committed, live: Collection[int]) -> None:
+        """Have sent what others should hear of a group; this is each group, so nothing is made that nobody hears."""
+        if self._wakeups.is_heard:
+            self.tell(news_of(group, committed, live))
+
     async def run(self) -> None:
         """Send until cancelled. What cannot be sent is left to the others' polls."""
         while True:

@@ -26,7 +26,6 @@ from durabletask_sql.dispatch.grouping import (
     take_group,
 )
 from durabletask_sql.dispatch.merging import Merger
-from durabletask_sql.dispatch.notices import news_of
 from durabletask_sql.dispatch.pace import Pace
 from durabletask_sql.dispatch.parking import Parking
 from durabletask_sql.dispatch.refusals import Refusals
@@ -46,7 +45,6 @@ from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.committer import Committed, Committer, Group, Load
-from durabletask_sql.ports.wakeups import News
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ class RoomFor(Protocol):
 class OwnerEvents:
     """Whom the loop tells: work may be ready, activity tasks arrived, an instance changed, ownership is unknown.
 
-    `tell` is for what other hosts should hear of.
+    `tell_of` is told of each group, for what other hosts should hear of it, with the partitions that are still ours.
     And whom it asks: for which activity tasks there is room, which to claim, how many items are out at executors
     for which a commit may wait.
     """
@@ -81,7 +79,7 @@ class OwnerEvents:
     activity_room: RoomFor
     activity_claims: Callable[[], tuple[ActivityClaim, ...]]
     changed: Callable[[TurnCheckpoint], None]
-    tell: Callable[[News], None]
+    tell_of: Callable[[Group, Committed, frozenset[int]], None]
     recover: Callable[[], Awaitable[None]]
     outstanding: Callable[[], int]
 
@@ -246,7 +244,7 @@ class Owner:
     def _follow(self, group: Group, submissions: list[Submission], committed: Committed) -> None:
         """Merge a reply, answer the submitters, and take care of the items that did not commit."""
         live = self._merger.merge(group, committed, [submission.provisional for submission in submissions])
-        self._events.tell(news_of(group, committed, live))
+        self._events.tell_of(group, committed, live)
         if committed.activities:
             self._events.activities(committed.activities)
         self.unclaimed_activities |= committed.unclaimed_activities

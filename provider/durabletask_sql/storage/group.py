@@ -6,7 +6,6 @@ and inside a table by key.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from durabletask_sql.model.checkpoints import (
@@ -43,6 +42,7 @@ class GroupAttempt:
         self._hub = hub_id
         self._group = group
         self._one_writer = one_writer
+        self._named_partitions = self._name_partitions(group)
 
     def run_trusting(self) -> Committed:
         """Commit in one flush, on the understanding that every fence holds.
@@ -79,10 +79,10 @@ class GroupAttempt:
     def _lost(self, read: Read) -> frozenset[int]:
         return frozenset(self._named_partitions) - read.partitions
 
-    @cached_property
-    def _named_partitions(self) -> list[int]:
-        """The partitions whose epoch this group depends on: those of its items, targets and claims that are ours."""
-        group, named = self._group, set[int]()
+    @staticmethod
+    def _name_partitions(group: Group) -> list[int]:
+        """Return the partitions whose epoch a group depends on: those of its items, targets and claims that are ours."""
+        named = set[int]()
         for item in group.items:
             if not isinstance(item, ActivityCompletion):
                 named.add(item.key.partition)
