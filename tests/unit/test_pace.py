@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from durabletask_sql.dispatch.pace import BUSY_GAP_SECONDS, ENOUGH_ITEMS, Pace
+from durabletask_sql.dispatch.pace import BUSY_GAP_SECONDS, ENOUGH_ITEMS, MOST_SKIPPED, Pace
 
 BRISK, CALM = 0.9 * BUSY_GAP_SECONDS, 1.1 * BUSY_GAP_SECONDS  # seconds between arrivals
 LONGEST = "durabletask_sql.dispatch.pace.LONGEST_WAIT_SECONDS"
@@ -63,5 +63,32 @@ def test_a_commit_goes_when_the_moment_has_passed():
     async def test():
         pace, _ = paced(BRISK)
         await pace.gather(1, 100)  # nobody comes
+
+    run(test)
+
+
+async def waits(pace: Pace, came: float | None = None) -> bool:
+    """Tell whether the next commit waits; others come while it does, the first at this time."""
+    gathering = asyncio.ensure_future(pace.gather(1, 100))
+    await asyncio.sleep(0)
+    waited = not gathering.done()
+    if waited and came is not None:
+        for waiting in range(2, ENOUGH_ITEMS + 1):
+            pace.arrived(came + BRISK * (waiting - 2), waiting)
+    await gathering
+    return waited
+
+
+def test_after_waits_in_vain_few_commits_wait_until_somebody_has_come(monkeypatch):
+    monkeypatch.setattr(LONGEST, 0.001)
+
+    async def test():
+        pace, last = paced(BRISK)
+        assert sum([await waits(pace) for _ in range(500)]) < 12
+        skipped = 0
+        while not await waits(pace, last + BRISK):
+            skipped += 1
+        assert skipped <= MOST_SKIPPED
+        assert await waits(pace)
 
     run(test)
