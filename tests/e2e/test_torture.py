@@ -10,7 +10,14 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
+from durabletask.worker import TaskHubGrpcWorker
+
+from durabletask_sql.demo import shapes
+from durabletask_sql.demo.load import Load
+from durabletask_sql.ids import dice
+from server import ServerProcess
 from tables import rows
 
 MINUTES = os.environ.get("DURABLETASK_SQL_TORTURE_MINUTES", "0.2")
@@ -56,3 +63,22 @@ def test_a_torture_refuses_what_it_cannot_use(tmp_path):
         process = torture(f"sqlite:///{tmp_path / 'hub.db'}", *arguments)
         printed, _ = process.communicate(timeout=60)
         assert (process.returncode, words in printed) == (1, True), printed
+
+
+def test_a_start_that_is_carried_out_late_makes_nothing_anew(tmp_path):
+    server = ServerProcess(f"sqlite:///{tmp_path / 'hub.db'}", tmp_path / "server.log").start()
+    worker = TaskHubGrpcWorker(host_address=server.address)
+    worker.add_orchestrator(shapes.chain)
+    worker.add_activity(shapes.step)
+    worker.start()
+    load = Load(SimpleNamespace(hub="default", addresses=[server.address]), None, None, 1, dice(1))
+    try:
+        assert load._start("chain", 1, 0)
+        client = load._clients[0]
+        first = client.wait_for_orchestration_completion("chain-1", timeout=30)
+        assert load._start("chain", 1, 0)
+        assert client.get_orchestration_state("chain-1").created_at == first.created_at
+    finally:
+        load.disconnect()
+        worker.stop()
+        server.stop()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import grpc
 from durabletask.client import TaskHubGrpcClient
+from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
 
 from durabletask_sql.demo.fleet import Fleet
 from durabletask_sql.demo.processes import silent_logger
@@ -24,6 +25,7 @@ _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 0.2
 _FINISH_SECONDS = 300.0
 _CALL_SECONDS = 5.0
+_NEVER_ANEW = OrchestrationIdReusePolicy()  # it names no status that may be replaced
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -115,10 +117,15 @@ class Load:
                 self.open.add(f"{name}-{number}")
 
     def _start(self, name: str, number: int, first: int) -> bool:
-        """Start an orchestration, on the next server if one does not answer, and give it its event."""
+        """Start an orchestration, on the next server if one does not answer, and give it its event.
+
+        A server that was stopped may carry out much later what it had been asked: when the orchestration has ended, that
+        would make it anew, without an event to come.
+        """
         instance_id = f"{name}-{number}"
         calls: list[Callable[[TaskHubGrpcClient], object]] = [
-            lambda client: client.schedule_new_orchestration(name, input=number, instance_id=instance_id)]
+            lambda client: client.schedule_new_orchestration(name, input=number, instance_id=instance_id,
+                                                             reuse_id_policy=_NEVER_ANEW)]
         if name == "listener":
             calls.append(lambda client: client.raise_orchestration_event(instance_id, EVENT, data=number))
         asked = first

@@ -153,7 +153,7 @@ async def _look_at(store: SqlStore, hub: TaskHub, state: InstanceState) -> Async
     row = state.row
     shape, number = SHAPES[row.name], row.instance_id.rpartition("-")[2]
     if row.status is not Status.COMPLETED:
-        yield f"{row.instance_id} is {row.status.name}"
+        yield f"{row.instance_id} is {row.status.name} (generation {row.generation})"
         return
     if row.parent is None and not shape.is_right(int(number), state.output):
         yield f"{row.instance_id} has the output {state.output}, which is wrong"

@@ -1,9 +1,9 @@
 """When a group has gathered enough: a group of several items costs hardly more than a group of one.
 
-While items arrive as fast as a busy host can take them, a commit waits a moment until a few have come. Where few are out at
-executors (one orchestration running alone, say) nobody waits: they rather depend on this very commit. Nor where items come
-seldom: what a group of its own costs then hurts nobody, and waiting would. Where a wait was in vain (those that are out take
-long, and what runs depends on this commit) the next commits do not wait, and more of them each time.
+While items arrive as fast as a busy host can take them, a commit waits a moment until a few have come. Where few are out
+at executors (one orchestration running alone, say) nobody waits: they rather depend on this very commit. Nor where items
+come seldom: what a group of its own costs then hurts nobody, and waiting would. Where a wait was in vain (those that are
+out take long, and what runs depends on this commit) the next commits do not wait, and more of them each time.
 """
 
 import asyncio
