@@ -1,4 +1,4 @@
-"""Which statements commits and loads are made of."""
+"""Which statements commits, loads and polls are made of."""
 
 from collections.abc import Iterator
 

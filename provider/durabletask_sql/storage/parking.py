@@ -12,7 +12,6 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
-    literal_column,
     select,
     tuple_,
     update,
@@ -38,8 +37,6 @@ from durabletask_sql.storage.dialect import (
 from durabletask_sql.storage.session import Reply, Session, asked
 from durabletask_sql.storage.tables import control_queue, instances, partitions, timers
 
-PARKED = literal_column("-1", INTEGER)
-
 
 def _park_messages(v: FromClause) -> Executable:
     """Park each instance's rows that are in memory or that nobody holds, the first ones of a claim; locked ones stay."""
@@ -55,7 +52,7 @@ def _park_messages(v: FromClause) -> Executable:
               .where(ranked.c.place <= bindparam("limit", type_=BIGINT))
               .order_by(ranked.c.partition, ranked.c.seq)
               .with_for_update(key_share=True, skip_locked=True, of=queue)).cte("picked")
-    return (update(control_queue).where(same_row(control_queue, v, picked)).values(held_epoch=PARKED)
+    return (update(control_queue).where(same_row(control_queue, v, picked)).values(held_epoch=sql.PARKED)
             .returning(control_queue.c.partition, control_queue.c.seq))
 
 
@@ -63,7 +60,7 @@ def _park_timers(v: FromClause) -> Executable:
     picked = (select(*rows_of(timers)).select_from(v.join(timers, by_seq(timers, v)))
               .where(unindexed(timers.c.held_epoch) == v.c.epoch).order_by(timers.c.partition, timers.c.seq)
               .with_for_update(key_share=True, skip_locked=True, of=timers)).cte("picked")
-    return (update(timers).where(same_row(timers, v, picked)).values(held_epoch=PARKED)
+    return (update(timers).where(same_row(timers, v, picked)).values(held_epoch=sql.PARKED)
             .returning(timers.c.partition, timers.c.seq))
 
 
@@ -80,7 +77,7 @@ def _read(table: Table, fire_at: ColumnElement[int], *order: ColumnElement[int])
                 instances.c.hub_id == table.c.hub_id, instances.c.partition == table.c.partition,
                 instances.c.instance_id == table.c.instance_id)))
             .where(table.c.hub_id == sql.HUB, table.c.partition == bindparam("partition", type_=INTEGER),
-                   table.c.held_epoch == PARKED)
+                   table.c.held_epoch == sql.PARKED)
             .order_by(*order).limit(bindparam("room", type_=BIGINT)))
 
 
@@ -96,7 +93,7 @@ def _unpark(table: Table) -> Callable[[FromClause], Executable]:
     """Make all parked rows of some instances rows that nobody holds; locked ones are left."""
     def build(v: FromClause) -> Executable:
         picked = (select(*rows_of(table)).select_from(v.join(table, sql.by_instance(table, v)))
-                  .where(unindexed(table.c.held_epoch) == PARKED).order_by(table.c.partition, table.c.seq)
+                  .where(unindexed(table.c.held_epoch) == sql.PARKED).order_by(table.c.partition, table.c.seq)
                   .with_for_update(key_share=True, skip_locked=True, of=table)).cte("picked")
         return (update(table).where(same_row(table, v, picked)).values(held_epoch=sql.ZERO)
                 .returning(table.c.partition, table.c.seq))
@@ -109,7 +106,7 @@ UNPARK_TIMERS = Statement("timers", _unpark(timers), sql.KEYS)
 
 def _count() -> Executable:
     oldest = (select(control_queue.c.hub_id, control_queue.c.partition, control_queue.c.instance_id).distinct()
-              .where(control_queue.c.hub_id == sql.HUB, control_queue.c.held_epoch == PARKED,
+              .where(control_queue.c.hub_id == sql.HUB, control_queue.c.held_epoch == sql.PARKED,
                      control_queue.c.partition.in_(select(partitions.c.partition).where(
                          partitions.c.hub_id == sql.HUB)))
               .limit(bindparam("room", type_=BIGINT))).subquery("oldest")

@@ -59,6 +59,7 @@ from durabletask_sql.storage.tables import (
 Types = dict[str, TypeEngine[Any]]
 
 HUB = bindparam("hub", type_=INTEGER)
+PARKED = literal_column("-1", INTEGER)  # the least that held_epoch may be
 ZERO = literal_column("0", INTEGER)  # not a parameter: the planner shows by it that a partial index serves
 SEQS: Types = {"partition": INTEGER, "seq": BIGINT}
 KEYS: Types = {"partition": INTEGER, "instance_id": TEXT}
@@ -277,7 +278,7 @@ def unheld(v: FromClause) -> ColumnElement[bool]:
     any_row = control_queue.alias("any_row")
     partition_has_some = exists(select(literal_column("1")).select_from(any_row).where(
         any_row.c.hub_id == hub_of(v), any_row.c.partition == v.c.partition,
-        any_row.c.held_epoch >= literal_column("-1"), any_row.c.held_epoch < v.c.epoch).offset(ZERO))
+        any_row.c.held_epoch >= PARKED, any_row.c.held_epoch < v.c.epoch).offset(ZERO))
     return and_(partition_has_some, unindexed(control_queue.c.held_epoch) < v.c.epoch)
 
 
