@@ -1,4 +1,4 @@
-"""The group commit: fences, entering, claims, children, sweeps. Every store has to pass."""
+"""The group commit: fences, entering, ceilings, children, sweeps. Every store has to pass."""
 
 from __future__ import annotations
 
@@ -96,17 +96,21 @@ def test_entering_rows_are_held_in_list_order_and_others_are_reported_unheld(dat
     in_world(database_url, test)
 
 
-def test_a_group_claims_what_others_wrote_before_it(database_url):
+def test_a_group_tells_of_what_others_wrote_before_it(database_url):
     async def test(w: World):
         await w.created("target")
         await w.queue("target")
         sender = await w.created("sender")
         await w.instances.send(w.message("target", b"\x1a\x02\x08\x01"))
         committed = await w.commit(w.turn(sender, messages=(w.message("target", b"\x1a\x02\x08\x02"),)),
-                                   entering=frozenset({w.key("target")}), claims=(w.key("target"),))
-        assert [one.events for one in committed.claimed] == [b"\x1a\x02\x08\x01"]
-        assert committed.claimed[0].seq < committed.entered[0].seq
-        assert committed.ceilings == {w.key("target"): None}
+                                   entering=frozenset({w.key("target")}), looks=(w.key("target"),))
+        ceiling = committed.ceilings[w.key("target")]
+        assert ceiling < committed.entered[0].seq
+        loaded = await w.load(claims=(w.key("target"),))
+        assert [(one.seq, one.events) for one in loaded.claimed] == [(ceiling, b"\x1a\x02\x08\x01")]
+        again = await w.commit(w.turn(await w.read("sender"), messages=(w.message("target", b"\x1a\x02\x08\x03"),)),
+                               entering=frozenset({w.key("target")}), looks=(w.key("target"),))
+        assert again.ceilings == {w.key("target"): None}
 
     in_world(database_url, test)
 
@@ -337,7 +341,7 @@ def test_a_value_that_the_database_refuses_leaves_the_group_alone(database_url):
 
 
 @pytest.mark.parametrize("bad_at", [0, 1])
-def test_a_group_makes_its_claims_although_the_database_refuses_an_item(database_url, bad_at):
+def test_a_group_tells_of_what_others_wrote_although_the_database_refuses_an_item(database_url, bad_at):
     async def test(w: World):
         await w.created("target")
         await w.queue("target")
@@ -345,11 +349,12 @@ def test_a_group_makes_its_claims_although_the_database_refuses_an_item(database
         await w.instances.send(w.message("target", b"\x1a\x02\x08\x01"))
         items = [w.turn(row, messages=(w.message("target", b"\x1a\x02\x08\x02"),)) for row in rows]
         items[bad_at] = w.turn(rows[bad_at], activities=(w.activity(rows[bad_at], 1 << 70, "a\0b"),))
-        committed = await w.commit(*items, entering=frozenset({w.key("target")}), claims=(w.key("target"),))
+        committed = await w.commit(*items, entering=frozenset({w.key("target")}), looks=(w.key("target"),))
         assert kinds(committed) == [REFUSED if number == bad_at else COMMITTED for number in range(2)]
         assert [one.events for one in committed.entered] == [b"\x1a\x02\x08\x02"]
-        assert [one.events for one in committed.claimed] == [b"\x1a\x02\x08\x01"]
-        assert committed.ceilings == {w.key("target"): None}
+        loaded = await w.load(claims=(w.key("target"),))
+        assert [one.events for one in loaded.claimed] == [b"\x1a\x02\x08\x01"]
+        assert committed.ceilings == {w.key("target"): loaded.claimed[0].seq}
 
     in_world(database_url, test)
 

@@ -70,8 +70,8 @@ def test_a_claim_brings_what_the_share_leaves_oldest_first_and_the_start_on_top(
         second = await w.load(claims=(key,), share=4, left={key: 2})
         assert [row.events[-1] for row in second.claimed] == [0, 1]
         assert second.ceilings[key] is not None
-        group = await w.commit(w.turn(await w.created("sender")), claims=(key,), share=4, left={key: 3})
-        assert [row.events[-1] for row in group.claimed] == [2, 3, 4]
+        third = await w.load(claims=(key,), share=4, left={key: 3})
+        assert [row.events[-1] for row in third.claimed] == [2, 3, 4]
         rest = await w.load(claims=(key,), share=4)
         assert [row.events[-1] for row in rest.claimed] == [5]
         assert rest.ceilings == {key: None}

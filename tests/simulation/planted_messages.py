@@ -120,7 +120,7 @@ def _start_not_first():
 
 @bug("a ceiling does not matter")
 def _no_ceiling():
-    real, claims = InstanceMemory.runnable, owner.choose_claims
+    real, looks = InstanceMemory.runnable, owner.choose_looks
 
     def runnable(self):
         ceiling, self.ceiling = self.ceiling, None
@@ -131,13 +131,13 @@ def _no_ceiling():
 
     yield InstanceMemory, "runnable", runnable
     yield Memory, "may_enter", lambda self, key, *_rest: key.partition in self.epochs
-    yield owner, "choose_claims", lambda memory, *rest: tuple(
-        key for key in claims(memory, *rest) if not memory.find(key).is_full)
+    yield owner, "choose_looks", lambda memory, *rest: tuple(
+        key for key in looks(memory, *rest) if not memory.find(key).is_full)
 
 
-@bug("a group does not claim what waits for those that its messages go to")
-def _no_claim():
-    yield owner, "choose_claims", lambda *_: ()
+@bug("a group does not look whether something waits for those that its messages go to")
+def _no_look():
+    yield owner, "choose_looks", lambda *_: ()
 
 
 def _as_they_are(rows, **_):

@@ -14,7 +14,7 @@ from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.memory import Memory
 from durabletask_sql.partitions.speculation import Speculation
-from durabletask_sql.ports.committer import FreshInstance, Load, Loaded
+from durabletask_sql.ports.committer import Committed, FreshInstance, Group, Load, Loaded
 
 KEY = InstanceKey(0, "one")
 EPOCHS = {0: 1}
@@ -65,6 +65,21 @@ def test_what_others_wrote_for_a_new_instance_before_memory_heard_of_it_is_claim
     memory.merge_child(row_of("e"))
     wanted = memory.take_wanted()
     assert (wanted.claims, wanted.fresh) == ((KEY,), ())
+
+
+def test_what_a_group_saw_to_wait_is_claimed_and_goes_before_what_the_group_wrote():
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    merger = Merger(memory, Speculation(memory))
+    memory.own(EPOCHS)
+    memory.take_wanted()
+    memory.merge_fresh([FreshInstance(KEY, row_of("e"), ())])
+    older, newer = (QueueRow(seq, KEY, None, MessageKind.EVENT, b"") for seq in (7, 8))
+    merger.merge(Group((), EPOCHS, 0, 1), Committed((), entered=(newer,), ceilings={KEY: older.seq}), ())
+    assert memory.instance(KEY).runnable() == []
+    assert memory.take_wanted().claims == (KEY,)
+    merger.merge_load(Load(EPOCHS, 1, claims=(KEY,)), Loaded(claimed=(older,), ceilings={KEY: None}))
+    assert memory.instance(KEY).runnable() == [older, newer]
+    assert not memory.wants_anything()
 
 
 def test_an_instance_that_leaves_before_its_start_is_due_leaves_nothing_behind():

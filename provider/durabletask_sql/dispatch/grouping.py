@@ -1,13 +1,11 @@
 """What goes into the next group: pure decisions over the memory and the items that wait.
 
-Decides which instances' new rows enter this host's memory with the commit, and which instances are claimed by it.
+Decides which instances' new rows enter this host's memory with the commit, and whose ceilings are read.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from durabletask_sql.model.checkpoints import (
     ActivityCompletion,
@@ -99,37 +97,27 @@ def choose_entering(memory: Memory, items: Sequence[Item]) -> frozenset[Instance
     return frozenset(key for key, (count, size) in counts.items() if memory.may_enter(key, count, size))
 
 
-def left_of_shares(memory: Memory, keys: Iterable[InstanceKey], consumed: Mapping[InstanceKey, int] = MappingProxyType({})
-                   ) -> dict[InstanceKey, int]:
-    """Return, for those of these instances that have messages in memory, how many more their share allows.
-
-    `consumed` are those that are about to go.
-    """
-    return {key: memory.limits.share_messages - mem.counted + consumed.get(key, 0)
+def left_of_shares(memory: Memory, keys: Iterable[InstanceKey]) -> dict[InstanceKey, int]:
+    """Return, for those of these instances that have messages in memory, how many more their share allows."""
+    return {key: memory.limits.share_messages - mem.counted
             for key in keys if (mem := memory.find(key)) is not None and mem.rows}
 
 
-def free_of(memory: Memory, consumed: Mapping[InstanceKey, int] = MappingProxyType({})) -> dict[int, int]:
-    """Return for how many more messages each partition has room; likewise."""
-    free = {partition: memory.limits.partition_messages - count for partition, count in memory.messages.items()}
-    for key, count in consumed.items():
-        if key.partition in free:
-            free[key.partition] += count
-    return free
+def free_of(memory: Memory) -> dict[int, int]:
+    """Return for how many more messages each partition has room."""
+    return {partition: memory.limits.partition_messages - count for partition, count in memory.messages.items()}
 
 
-def consumption(items: Iterable[Item]) -> Counter[InstanceKey]:
-    """Count the messages that items consume."""
-    return Counter({item.key: len(item.consumed) for item in items if isinstance(item, TurnCheckpoint | EntityCheckpoint)})
+def choose_looks(memory: Memory, items: Sequence[Item], entering: frozenset[InstanceKey]) -> tuple[InstanceKey, ...]:
+    """Return the instances whose ceilings to read after the inserts: I4 for what enters, and those at their share.
 
-
-def choose_claims(memory: Memory, items: Sequence[Item], entering: frozenset[InstanceKey]) -> tuple[InstanceKey, ...]:
-    """Return the instances to claim after the inserts: I4 for what enters, the next rows for those at their share."""
-    claims = {key: None for key in entering if (mem := memory.find(key)) is not None and mem.known and not mem.stale}
+    A ceiling has the instance's next rows claimed.
+    """
+    looks = {key: None for key in entering if (mem := memory.find(key)) is not None and mem.known and not mem.stale}
     for item in items:
         if isinstance(item, TurnCheckpoint) and item.ended:
-            claims.pop(item.key, None)
+            looks.pop(item.key, None)
         elif isinstance(item, TurnCheckpoint | EntityCheckpoint) and (
                 (mem := memory.find(item.key)) is not None and mem.is_full):
-            claims[item.key] = None
-    return tuple(claims)
+            looks[item.key] = None
+    return tuple(looks)

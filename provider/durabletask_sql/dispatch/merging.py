@@ -45,9 +45,9 @@ class Merger:
                 memory.merge_child(child)
         self._settle(group, committed, provisional)
         memory.merge_rows(row for row in committed.entered if row.key.partition in live)
-        memory.merge_rows(row for row in committed.claimed if row.key.partition in live)
         memory.merge_ceilings({key: value for key, value in committed.ceilings.items() if key.partition in live})
         self._speculation.redo_overtaken(committed.ceilings)
+        memory.wake(key for key, ceiling in committed.ceilings.items() if ceiling is not None and key.partition in live)
         memory.merge_timers(timer for timer in committed.timers if timer.key.partition in live)
         memory.wake(key for key in committed.unheld if key.partition in live)
         return live

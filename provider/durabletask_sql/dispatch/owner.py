@@ -18,9 +18,8 @@ from durabletask_sql.dispatch.filling import Filler
 from durabletask_sql.dispatch.grouping import (
     Submission,
     activity_classes,
-    choose_claims,
     choose_entering,
-    consumption,
+    choose_looks,
     free_of,
     left_of_shares,
     take_group,
@@ -204,7 +203,7 @@ class Owner:
             return
         items = tuple(submission.item for submission in submissions)
         entering = choose_entering(self._memory, items)
-        group = self._group(items, entering, choose_claims(self._memory, items, entering))
+        group = self._group(items, entering, choose_looks(self._memory, items, entering))
         try:
             committed = await self._committer.commit(group)
         except OutcomeUnknownError as error:
@@ -221,14 +220,11 @@ class Owner:
         self._follow(group, submissions, committed)
 
     def _group(self, items: tuple[Item, ...], entering: frozenset[InstanceKey],
-               claims: tuple[InstanceKey, ...]) -> Group:
+               looks: tuple[InstanceKey, ...]) -> Group:
         now = self._clock.now()
-        consumed = consumption(items) if claims else {}
-        free = free_of(self._memory, consumed) if claims else {}
         room = self._events.activity_room(activity_classes(items), backlog=self.unclaimed_activities)
         return Group(items, dict(self._memory.epochs), now, self._host_id, new_claim_token(), room, now + TIMER_WINDOW,
-                     entering, claims, self._memory.limits.share_messages,
-                     left_of_shares(self._memory, claims, consumed), free)
+                     entering, looks)
 
     def _drop_foreign(self, submissions: list[Submission]) -> list[Submission]:
         """Turns of partitions that went meanwhile are lost before they are tried."""

@@ -1,7 +1,7 @@
 """Turns ahead of a commit: a message enters memory before it is durable, so that its turn may run meanwhile (I3).
 
 Turns are pure, so this is safe as long as the turn's own commit waits for the message's, and is dropped and redone when
-the message did not come, or when its commit's claim brought an older row of the instance, or a ceiling below it.
+the message did not come, or when its commit saw a ceiling below it, or a claim brought an older row of the instance.
 """
 
 from collections.abc import Iterable

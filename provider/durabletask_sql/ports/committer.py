@@ -23,12 +23,10 @@ class Group:
     `epochs` holds, for each partition that this host owns, the epoch under which it believes so. Messages that go to
     an instance in `entering` are written as held by this host and come back in `Committed.entered`; start rows of
     new children and of continue-as-new, in partitions of ours, always are (unless `alone`); all others are written
-    with held_epoch 0. After the inserts the other rows of the instances in `claims` are claimed, and their ceilings
-    read. New timers in our partitions due before `timer_horizon` enter; new activities enter, claimed by `host_id`
-    with `claim_token`, as far as `activity_room` goes. A claim takes an instance's oldest rows up to its `share`, or
-    to what is `left` of that where it has some, and to its part of the messages for which its partition is `free`.
-    `alone` is the solo lane: it runs on a connection
-    of its own beside the committer, so nothing enters and nothing is claimed.
+    with held_epoch 0. After the inserts the ceilings of the instances in `looks` are read: whether somebody else wrote
+    rows for them before. New timers in our partitions due before `timer_horizon` enter; new activities enter, claimed
+    by `host_id` with `claim_token`, as far as `activity_room` goes. `alone` is the solo lane: it runs on a connection
+    of its own beside the committer, so nothing enters.
     """
 
     items: tuple[Item, ...]
@@ -39,10 +37,7 @@ class Group:
     activity_room: ActivityRoom = ActivityRoom()
     timer_horizon: int = 0
     entering: frozenset[InstanceKey] = frozenset()
-    claims: tuple[InstanceKey, ...] = ()
-    share: int = 1000
-    left: Mapping[InstanceKey, int] = field(default_factory=dict)
-    free: Mapping[int, int] = field(default_factory=dict)
+    looks: tuple[InstanceKey, ...] = ()
     alone: bool = False
 
 
@@ -51,14 +46,13 @@ class Committed:
     """What a group did. `outcomes` are parallel to its items; rows are those that are now in this host's memory.
 
     `children` are rows of new or replaced orchestrations, as committed, in partitions of ours whose start row is
-    among `entered`: they need not be read. `ceilings` has one entry for each claimed instance: the lowest sequence
-    that is not in memory, or None. `unheld` are instances that got rows which nobody holds (their owner should be
+    among `entered`: they need not be read. `ceilings` has one entry for each instance that was looked at: the lowest
+    sequence that nobody holds, or None. `unheld` are instances that got rows which nobody holds (their owner should be
     woken). `lost_partitions` are no longer ours.
     """
 
     outcomes: tuple[Outcome, ...]
     entered: tuple[QueueRow, ...] = ()
-    claimed: tuple[QueueRow, ...] = ()
     ceilings: Mapping[InstanceKey, int | None] = field(default_factory=dict)
     timers: tuple[TimerRow, ...] = ()
     activities: tuple[ActivityRow, ...] = ()
@@ -76,8 +70,9 @@ class Load:
     `full`; the instances found are claimed: those in `warm` as they are, all others read afresh. `claims` are
     instances to claim that are in memory; `fresh` ones are also read afresh: row, history and the rows already held
     at our epoch. Timers due before `timer_horizon`, at most `timer_limit`, earliest first, are claimed, and
-    the unclaimed activity tasks of the hub that `activities` ask for, with `claim_token`. `share`, `left` and `free`
-    bound the claims as those of a group.
+    the unclaimed activity tasks of the hub that `activities` ask for, with `claim_token`. A claim takes an instance's
+    oldest rows up to its `share`, or to what is `left` of that where it has some, and to its part of the messages for
+    which its partition is `free`.
     """
 
     epochs: Mapping[int, int]

@@ -209,7 +209,7 @@ class GroupCommit:
         for _ in range(_ATTEMPTS):
             whole = len(active) == len(group.items)
             part = group if whole else replace(group, items=tuple(group.items[at] for at in active))
-            if not part.items and not part.claims:
+            if not part.items and not part.looks:
                 return Committed(_in_order(outcomes))
             attempt = GroupAttempt(self._session, self._hub, part, one_writer=self._one_writer)
             try:
@@ -262,10 +262,10 @@ class GroupCommit:
                        failure: TransactionError | None) -> Committed:
         """One item: it is at fault. More: each half on its own, until the bad one is alone.
 
-        The claims belong to the whole group, whatever becomes of its items: its last half makes them, or nobody else.
+        The looks belong to the whole group, whatever becomes of its items: they come with its last half, or alone.
         """
         if not group.items:
-            message = f"what others wrote could not be claimed: {failure}"
+            message = f"what others wrote could not be looked for: {failure}"
             raise UnavailableError(message) from failure
         if len(active) <= 1:
             kind = OutcomeKind.REFUSED if isinstance(failure, RefusedError) else OutcomeKind.BUSY
@@ -274,8 +274,8 @@ class GroupCommit:
             return replace(done, outcomes=_in_order(outcomes))
         middle, halves = len(active) // 2, list[Committed]()
         for number, numbers in enumerate((active[:middle], active[middle:])):
-            claims = group.claims if number else ()
-            part = replace(group, items=tuple(group.items[at] for at in numbers), claims=claims)
+            looks = group.looks if number else ()
+            part = replace(group, items=tuple(group.items[at] for at in numbers), looks=looks)
             try:
                 halves.append(self.commit(part))
             except UnavailableError as error:
@@ -350,8 +350,7 @@ def _in_order(outcomes: dict[int, Outcome]) -> tuple[Outcome, ...]:
 def _joined(parts: Sequence[Committed], outcomes: tuple[Outcome, ...]) -> Committed:
     ceilings = {key: value for part in parts for key, value in part.ceilings.items()}
     return Committed(
-        outcomes, tuple(row for part in parts for row in part.entered),
-        tuple(row for part in parts for row in part.claimed), ceilings,
+        outcomes, tuple(row for part in parts for row in part.entered), ceilings,
         tuple(row for part in parts for row in part.timers), tuple(row for part in parts for row in part.activities),
         any(part.unclaimed_activities for part in parts), tuple(row for part in parts for row in part.children),
         frozenset(key for part in parts for key in part.unheld),

@@ -20,7 +20,6 @@ from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import ActivityRow, MessageKind, NewActivity, NewMessage, NewTimer, QueueRow, TimerRow
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.model.status import Status
-from durabletask_sql.partitions.shares import rooms
 from durabletask_sql.ports.committer import Committed, Group
 from durabletask_sql.storage import aside
 from durabletask_sql.storage import entity_statements as entity_sql
@@ -57,7 +56,7 @@ class GroupAttempt:
         read = trusted(group, frozenset(named))
         kept = filter_items(group, read)
         writes = plan(group, kept)
-        sent = self._write(writes, read, _without(group.claims, writes.swept))
+        sent = self._write(writes, read, _without(group.looks, writes.swept))
         self._session.commit()
         return self._committed(kept, writes, read, sent)
 
@@ -68,11 +67,11 @@ class GroupAttempt:
         read = self._lock_and_read()
         kept = filter_items(group, read)
         writes = plan(group, kept)
-        if all(outcome.kind is not OutcomeKind.COMMITTED for outcome in kept.outcomes) and not group.claims:
+        if all(outcome.kind is not OutcomeKind.COMMITTED for outcome in kept.outcomes) and not group.looks:
             self._session.rollback()
             return Committed(tuple(kept.outcomes), lost_partitions=self._lost(read))
-        claims = _without(group.claims, writes.swept)
-        sent = self._write(writes, read, [key for key in claims if key.partition in read.partitions])
+        looks = _without(group.looks, writes.swept)
+        sent = self._write(writes, read, [key for key in looks if key.partition in read.partitions])
         self._session.commit()
         return self._committed(kept, writes, read, sent)
 
@@ -81,7 +80,7 @@ class GroupAttempt:
 
     @staticmethod
     def _name_partitions(group: Group) -> list[int]:
-        """Return the partitions whose epoch a group depends on: those of its items, targets and claims that are ours."""
+        """Return the partitions whose epoch a group depends on: those of its items, targets and looks that are ours."""
         named = set[int]()
         for item in group.items:
             if not isinstance(item, ActivityCompletion):
@@ -90,7 +89,7 @@ class GroupAttempt:
                 named.update(child.row.partition for child in item.children)
                 named.update(timer.key.partition for timer in item.timers)
         named.update(key.partition for key in group.entering)
-        named.update(key.partition for key in group.claims)
+        named.update(key.partition for key in group.looks)
         return sorted(named & group.epochs.keys())
 
     # Flush 1
@@ -155,7 +154,7 @@ class GroupAttempt:
 
     # Flush 2
 
-    def _write(self, writes: Writes, read: Read, claims: list[InstanceKey]) -> "Sent":
+    def _write(self, writes: Writes, read: Read, looks: list[InstanceKey]) -> "Sent":
         group = self._group
         self._send_sorted((sql.UPDATE_TURNS, map(encode_turn, writes.turned)),
                           (sql.UPDATE_INSTANCES, map(encode_instance, writes.updated)),
@@ -185,20 +184,9 @@ class GroupAttempt:
         self._send(sql.INSERT_HISTORY, writes.history)
         self._send(sql.DELETE_PAYLOADS, writes.old_executions)
         self._send(sql.INSERT_PAYLOADS, writes.payloads)
-        claimed, ceilings = self._claim(claims)
-        return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, claims, claimed, ceilings)
-
-    def _claim(self, claims: list[InstanceKey]) -> tuple[Reply, Reply]:
-        """Claim what others wrote for these instances, then look for what stayed behind."""
-        group = self._group
-        epochs = [(*key, group.epochs[key.partition]) for key in claims]
-        if self._one_writer:  # replies are there at once, and mostly there is nothing
-            looked = self._send(sql.CEILINGS, epochs)
-            if not looked.rows:
-                return Reply(), looked
-        claimed = self._send(sql.CLAIM, [(*row, room) for row, room in zip(
-            epochs, rooms(claims, group.share, group.left, group.free), strict=True)])
-        return claimed, self._send(sql.CEILINGS, epochs)
+        # Behind the inserts, so that what was there before them is seen.
+        ceilings = self._send(sql.CEILINGS, [(*key, group.epochs[key.partition]) for key in looks])
+        return Sent(tasks, task_reply, messages, message_reply, timer_rows, timer_reply, looks, ceilings)
 
     def _plan_tasks(self, writes: Writes) -> tuple[list[tuple[NewActivity, bool]], list[Row]]:
         """Say which new activities are born claimed: those that somebody here takes, as long as there is room."""
@@ -236,11 +224,11 @@ class GroupAttempt:
     def _committed(self, kept: Kept, writes: Writes, read: Read, sent: "Sent") -> Committed:
         group = self._group
         entered, unheld = sent.entered()
-        ceilings: dict[InstanceKey, int | None] = dict.fromkeys(sent.claims)
+        ceilings: dict[InstanceKey, int | None] = dict.fromkeys(sent.looks)
         ceilings.update({InstanceKey(partition, instance): seq for partition, instance, seq in sent.ceilings.rows})
         ours = {row.key for row in entered if row.kind is MessageKind.START}
         return Committed(
-            outcomes=tuple(kept.outcomes), entered=entered, claimed=queue_rows(sent.claimed), ceilings=ceilings,
+            outcomes=tuple(kept.outcomes), entered=entered, ceilings=ceilings,
             timers=sent.held_timers(writes.timers), activities=sent.born_claimed(group.claim_token),
             unclaimed_activities=any(not mine for _, mine in sent.tasks),
             children=tuple(child for child in writes.children if child.key in ours),
@@ -257,8 +245,7 @@ class Sent:
     message_reply: Reply
     timer_rows: list[Row]
     timer_reply: Reply
-    claims: list[InstanceKey]
-    claimed: Reply
+    looks: list[InstanceKey]
     ceilings: Reply
 
     def entered(self) -> tuple[tuple[QueueRow, ...], frozenset[InstanceKey]]:
@@ -291,9 +278,9 @@ def queue_rows(reply: Reply) -> tuple[QueueRow, ...]:
     return tuple(sorted(rows, key=lambda row: row.seq))
 
 
-def _without(claims: Iterable[InstanceKey], ended: Iterable[InstanceKey]) -> list[InstanceKey]:
+def _without(looks: Iterable[InstanceKey], ended: Iterable[InstanceKey]) -> list[InstanceKey]:
     gone = set(ended)
-    return [key for key in claims if key not in gone]
+    return [key for key in looks if key not in gone]
 
 
 def _fences(reply: Reply) -> dict[InstanceKey, Fence]:
