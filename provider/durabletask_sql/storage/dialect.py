@@ -101,14 +101,14 @@ def unindexed(col: ColumnElement[Any]) -> ColumnElement[Any]:
 def by_columns(table: Table, v: FromClause, *names: str) -> ColumnElement[bool]:
     """Return the condition that a row's hub and these columns are in the source, in the form that an index serves.
 
-    SQLite would use an index for the first of the columns alone, so there a join finds the rows.
+    On PostgreSQL the statement becomes a join with the source: a list of rows (IN) would be sorted out first. SQLite would
+    use an index for the first of the columns alone, so there a join finds the rows.
     """
     if isinstance(v, CTE):
         found = table.alias("found")
         joined = v.join(found, and_(found.c.hub_id == hub_of(v), *(found.c[name] == v.c[name] for name in names)))
         return literal_column(f"{table.name}.rowid").in_(select(literal_column("found.rowid")).select_from(joined))
-    every = ("hub_id", *names)
-    return tuple_(*(table.c[name] for name in every)).in_(select(*(v.c[name] for name in every)))
+    return and_(*(table.c[name] == v.c[name] for name in ("hub_id", *names)))
 
 
 def keyed(table: Table, v: FromClause, *also: str) -> ColumnElement[bool]:

@@ -88,13 +88,12 @@ class Pipeline:
     def _wait(self, *, sending: bool) -> None:
         """Wait until something can be read, or sent if something is left to be."""
         if not waited_on_loop(self._pq.socket, writes=sending):
+            self._selector.modify(self._pq.socket, _BOTH if sending else _READ)
             self._selector.select()
 
     def _sends(self) -> bool:
         """Flush what can be flushed without waiting; tell whether something is left."""
-        left = bool(self._pq.flush())
-        self._selector.modify(self._pq.socket, _BOTH if left else _READ)
-        return left
+        return bool(self._pq.flush())
 
     def rows(self, reply: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         """Return the rows of a reply."""

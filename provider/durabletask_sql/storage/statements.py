@@ -97,7 +97,7 @@ def insert_rows(table: Table, v: FromClause, types: Types, base: Insert | None =
 LOCK_PARTITIONS = Statement("partitions", lambda v: (
     select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
     .where(by_columns(partitions, v, "partition"))
-    .order_by(partitions.c.partition).with_for_update(read=True)), {"partition": INTEGER})
+    .order_by(partitions.c.partition).with_for_update(read=True, of=partitions)), {"partition": INTEGER})
 
 HOLD_PARTITIONS = Statement("partitions", lambda v: (
     select(partitions.c.partition).select_from(v.join(partitions, and_(
@@ -109,7 +109,8 @@ HOLD_PARTITIONS = Statement("partitions", lambda v: (
 LOCK_FREE_PARTITIONS = Statement("partitions", lambda v: (
     select(partitions.c.partition, partitions.c.owner, partitions.c.epoch)
     .where(by_columns(partitions, v, "partition"))
-    .order_by(partitions.c.partition).with_for_update(read=True, skip_locked=True)), {"partition": INTEGER})
+    .order_by(partitions.c.partition).with_for_update(read=True, skip_locked=True, of=partitions)),
+    {"partition": INTEGER})
 
 _FENCES = (instances.c.partition, instances.c.instance_id, instances.c.row_version, instances.c.status,
            instances.c.execution_id, instances.c.generation)
@@ -126,7 +127,9 @@ LOCK_FENCES = Statement("instances", lambda v: (
 def _read_keys(table: Table, *columns: ColumnElement[Any], lock: bool) -> Callable[[FromClause], Executable]:
     def build(v: FromClause) -> Executable:
         found = select(table.c.partition, table.c.seq, *columns).where(keyed(table, v))
-        return found.order_by(table.c.partition, table.c.seq).with_for_update(skip_locked=True) if lock else found
+        if not lock:
+            return found
+        return found.order_by(table.c.partition, table.c.seq).with_for_update(skip_locked=True, of=table)
     return build
 
 
