@@ -111,7 +111,7 @@ def free_of(memory: Memory) -> dict[int, int]:
 def choose_looks(memory: Memory, items: Sequence[Item], entering: frozenset[InstanceKey]) -> tuple[InstanceKey, ...]:
     """Return the instances whose ceilings to read after the inserts: I4 for what enters, and those at their share.
 
-    A ceiling has the instance's next rows claimed.
+    Where there is a ceiling, the instance's next rows are claimed behind the commit.
     """
     looks = {key: None for key in entering if (mem := memory.find(key)) is not None and mem.known and not mem.stale}
     for item in items:

@@ -15,7 +15,7 @@ class Ceilings:
         self._keys: set[InstanceKey] = set()
 
     def set(self, mem: AnyMemory, ceiling: int | None) -> None:
-        """Set the ceiling of an instance as a claim found it."""
+        """Set the ceiling of an instance as a claim or a look found it."""
         mem.see_ceiling(ceiling)
         if mem.ceiling is None:
             self._keys.discard(mem.key)

@@ -171,7 +171,7 @@ class Memory:
             self.consider(mem)
 
     def merge_ceilings(self, ceilings: Mapping[InstanceKey, int | None]) -> None:
-        """Set the ceilings of the instances that were claimed."""
+        """Set the ceilings of instances as a claim or a look found them."""
         for key, ceiling in ceilings.items():
             if (mem := self._instances.get(key)) is not None:
                 self.ceilings.set(mem, ceiling)

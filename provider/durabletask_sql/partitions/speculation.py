@@ -80,7 +80,7 @@ class Speculation:
             memory.consider(mem)
 
     def redo_overtaken(self, keys: Iterable[InstanceKey]) -> None:
-        """Take back the turns that overtook a row which a claim has brought meanwhile."""
+        """Take back the turns that overtook a row which a claim has brought, or a look has found, meanwhile."""
         for key in keys:
             mem = self._memory.instance(key)
             if mem is not None and mem.settled and mem.has_overtaken():

@@ -271,13 +271,6 @@ class Sent:
                      if row[-2])
 
 
-def queue_rows(reply: Reply) -> tuple[QueueRow, ...]:
-    """Return control-queue rows in order of sequence (RETURNING has none)."""
-    rows = [QueueRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), events, failed)
-            for partition, seq, instance_id, execution_id, kind, events, failed in reply.rows]
-    return tuple(sorted(rows, key=lambda row: row.seq))
-
-
 def _without(looks: Iterable[InstanceKey], ended: Iterable[InstanceKey]) -> list[InstanceKey]:
     gone = set(ended)
     return [key for key in looks if key not in gone]

@@ -13,7 +13,6 @@ from durabletask_sql.storage import entity_statements as entity_sql
 from durabletask_sql.storage import statements as sql
 from durabletask_sql.storage.codec import decode_instance
 from durabletask_sql.storage.dialect import Row, Statement
-from durabletask_sql.storage.group import queue_rows
 from durabletask_sql.storage.session import Reply, Session
 from durabletask_sql.storage.task_claims import TaskClaims
 
@@ -139,9 +138,16 @@ def _together(claimed: Reply, held: Reply, kept: Iterable[QueueRow], entities: f
 
     Of entities read afresh only what was read counts: the lowest rows, whether they are claimed anew or held already.
     """
-    rows = {row.seq: row for row in queue_rows(claimed) if row.key not in entities}
-    rows.update({row.seq: row for row in (*queue_rows(held), *kept)})
+    rows = {row.seq: row for row in _queue_rows(claimed) if row.key not in entities}
+    rows.update({row.seq: row for row in (*_queue_rows(held), *kept)})
     return tuple(rows[seq] for seq in sorted(rows))
+
+
+def _queue_rows(reply: Reply) -> tuple[QueueRow, ...]:
+    """Return control-queue rows in order of sequence (RETURNING has none)."""
+    rows = [QueueRow(seq, InstanceKey(partition, instance_id), execution_id, MessageKind(kind), events, failed)
+            for partition, seq, instance_id, execution_id, kind, events, failed in reply.rows]
+    return tuple(sorted(rows, key=lambda row: row.seq))
 
 
 def _within_share(held: Reply, share: int) -> tuple[list[QueueRow], dict[InstanceKey, int]]:
@@ -149,7 +155,7 @@ def _within_share(held: Reply, share: int) -> tuple[list[QueueRow], dict[Instanc
     kept: list[QueueRow] = []
     counts: dict[InstanceKey, int] = {}
     hidden: dict[InstanceKey, int] = {}
-    for row in queue_rows(held):
+    for row in _queue_rows(held):
         if row.kind is not MessageKind.AHEAD:
             counts[row.key] = counts.get(row.key, 0) + 1
             if counts[row.key] > share:

@@ -100,9 +100,8 @@ LOCK_PARTITIONS = Statement("partitions", lambda v: (
     .order_by(partitions.c.partition).with_for_update(read=True, of=partitions)), {"partition": INTEGER})
 
 HOLD_PARTITIONS = Statement("partitions", lambda v: (
-    select(partitions.c.partition).select_from(v.join(partitions, and_(
-        partitions.c.hub_id == hub_of(v), partitions.c.partition == v.c.partition, partitions.c.epoch == v.c.epoch)))
-    .where(partitions.c.owner == bindparam("owner", type_=BIGINT))
+    select(partitions.c.partition)
+    .where(by_columns(partitions, v, "partition", "epoch"), partitions.c.owner == bindparam("owner", type_=BIGINT))
     .order_by(partitions.c.partition).with_for_update(read=True, of=partitions)),
     {"partition": INTEGER, "epoch": BIGINT}, counted=True)
 
