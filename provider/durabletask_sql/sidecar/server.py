@@ -1,5 +1,6 @@
 """The gRPC server: every RPC of the protocol, on its addresses."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import grpc
@@ -14,6 +15,7 @@ from durabletask_sql.sidecar.calls import Context, ServedHub, unary
 from durabletask_sql.sidecar.clients import ClientMethods
 from durabletask_sql.sidecar.entities import EntityMethods
 from durabletask_sql.sidecar.management import ManagementMethods
+from durabletask_sql.sidecar.polling import events_in_bulk
 from durabletask_sql.sidecar.streams import Streams
 
 SERVICE = "TaskHubSidecarService"
@@ -36,7 +38,8 @@ class Server:
         """Prepare the server; nothing listens before `start`."""
         self._settings = settings
         self._streams = Streams(hubs, ping_seconds=settings.ping_seconds, default_slots=settings.default_slots)
-        self._server = grpc.aio.server(options=_OPTIONS)
+        with events_in_bulk(asyncio.get_running_loop()):
+            self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, handlers(hubs, settings, self._streams)),))
 
