@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+from durabletask_sql.cli.slices import shorten_slices
 from durabletask_sql.host import Host
 from durabletask_sql.settings import (
     DEFAULT_DATABASE,
@@ -93,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     configure_logging(options.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    shorten_slices()
     return uvloop.run(_serve(settings))
 
 
