@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     configure_logging(options.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    shorten_slices()
+    if not shorten_slices():
+        _log.info("this machine gives no short slices of its processors: answers may take longer while they are busy")
     return uvloop.run(_serve(settings))
 
 
