@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ class Calls:
 
 
 class Port:
-    """A port of the store whose coroutines are counted and may fail."""
+    """A port of the store whose coroutines, and steps of asynchronous iterators, are counted; coroutines may fail."""
 
     def __init__(self, port: object, calls: Calls) -> None:
         self._port = port
@@ -80,9 +80,20 @@ class Port:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._port, name)
+        if inspect.isasyncgenfunction(method):
+            return lambda *args, **named: self._steps(name, method(*args, **named))
         if not inspect.iscoroutinefunction(method):
             return method
         return lambda *args, **named: self._calls.run(name, lambda: method(*args, **named))
+
+    async def _steps(self, name: str, found: AsyncIterator[T]) -> AsyncIterator[T]:
+        """While a step is under way, no time passes: how long it takes must not matter."""
+        while True:
+            try:
+                one = await self._calls.run(name, found.__anext__)
+            except StopAsyncIteration:
+                return
+            yield one
 
 
 class FaultyStore:
