@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from dispatch.bench import Worker, on_bench, only, schedule
+from durabletask_sql.clock import FakeClock
 from durabletask_sql.dispatch import upkeep
 from durabletask_sql.dispatch.claiming import ACTIVITY_BATCH, ACTIVITY_BUFFER, buffer_for, claims_for, room_for
 from durabletask_sql.dispatch.executors import Seats
@@ -111,7 +112,7 @@ def test_what_nobody_takes_is_told_once_a_minute_and_counted(database_url, caplo
 
 
 def seats_of(*profiles, slots=10):
-    seats = Seats(WorkKind.ACTIVITY, Suspicion())
+    seats = Seats(WorkKind.ACTIVITY, Suspicion(FakeClock()))
     for number, profile in enumerate(profiles):
         seats.add(Worker(profile, name=str(number)), slots, Standing("kind"))
     return seats
@@ -151,7 +152,7 @@ def test_beside_other_hosts_no_more_is_kept_ready_than_ran_lately():
 
 
 def test_without_a_buffer_exactly_the_free_slots_are_claimed():
-    seats = Seats(WorkKind.ACTIVITY, Suspicion())
+    seats = Seats(WorkKind.ACTIVITY, Suspicion(FakeClock()))
     worker = Worker(only([], ["step"]), activity_slots=3)
     seats.add(worker, 3, Standing(worker.profile))
     takers = seats.takers("step", None)

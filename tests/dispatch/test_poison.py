@@ -8,7 +8,7 @@ import logging
 from dispatch.bench import Worker, finish, on_bench, only, schedule
 from durabletask_sql.clock import SystemClock
 from durabletask_sql.model.quarantine import AsideKind, AsideOutcome
-from durabletask_sql.partitions.suspects import COUNTED_FAILURES, SUSPECT_FROM
+from durabletask_sql.partitions.suspects import COUNTED_FAILURES, PATIENCE_SECONDS, SUSPECT_FROM
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
 from durabletask_sql.service.abstraction import Signal
@@ -168,6 +168,64 @@ def test_two_losses_in_a_row_change_nothing(database_url):
         assert worker.activities.empty()
         await bench.result(first)
         assert {(await worker.activity()).row.task_id for _ in range(1)} <= set(range(5))
+
+    on_bench(database_url, test)
+
+
+class InOrder(Worker):
+    """A worker that does one thing after the other, in the order in which they came."""
+
+    offer_turn = offer_activity = lambda self, item: self.turns.put_nowait(item)
+
+
+async def lose_workers(bench, name, times):
+    """Have a flow's activity be with so many workers that are lost; the flow waits for it."""
+    await bench.start("flow", name)
+    flows = bench.connect(Worker(only(["flow"])))
+    await bench.answer(await flows.turn(), *schedule("act"))
+    bench.board.disconnect(flows, lost=False)
+    for _ in range(times):
+        worker = bench.connect(Worker(only([], ["act"])))
+        await worker.activity()
+        bench.board.disconnect(worker)
+
+
+def test_what_waits_behind_others_at_a_worker_is_not_set_aside_when_that_is_killed_again_and_again(database_url):
+    async def test(bench):
+        await lose_workers(bench, "one", SUSPECT_FROM)
+        for life in range(COUNTED_FAILURES + 1):
+            for number in range(30):
+                await bench.start("other", f"other-{life}-{number}")
+            worker = bench.connect(InOrder(turn_slots=50))
+            for _ in range(10):
+                item = await worker.turn()
+                await (bench.answer(item, finish()) if hasattr(item, "new_events") else bench.result(item))
+            bench.board.disconnect(worker)
+        assert await aside(bench) == []
+        assert rows(database_url, "SELECT count(*) FROM activity_queue") == [(0,)]
+
+    on_bench(database_url, test)
+
+
+def test_what_was_lost_as_a_suspect_goes_to_a_worker_that_is_always_busy_after_a_while(database_url):
+    async def lose(bench):
+        await lose_workers(bench, "one", SUSPECT_FROM + 1)
+        for name in ("first", "second"):
+            await bench.start("busy", name)
+        await bench.until(lambda: not bench.runtime.dispatcher._deliveries._marks)
+
+    on_bench(database_url, lose)
+
+    async def test(bench):
+        await bench.until(lambda: len(bench.runtime.dispatcher._memory.ready) == 2)
+        busy = bench.connect(Worker(only(["busy"], ["act"])))
+        await bench.answer(await busy.turn(), finish())
+        await bench.until(lambda: bool(bench.board._activities._waiting))
+        await bench.upkeep.look()
+        assert busy.activities.empty()
+        bench.clock.moved = PATIENCE_SECONDS
+        await bench.upkeep.look()
+        assert (await busy.activity()).row.failed == SUSPECT_FROM + 1
 
     on_bench(database_url, test)
 

@@ -28,7 +28,7 @@ def test_marks_that_come_one_after_the_other_are_kept_in_one_transaction():
     async def test():
         store = Store()
         memory = Memory(MemoryLimits(), Lanes(lambda _: None), Lanes(lambda _: None))
-        deliveries = Deliveries(store, memory, Suspicion(), SystemClock(), 1, lambda: None)
+        deliveries = Deliveries(store, memory, Suspicion(SystemClock()), SystemClock(), 1, lambda: None)
         running = asyncio.create_task(deliveries.run())
         marks = [Mark(RowKey(Source.MESSAGE, 0, seq), 1) for seq in range(5)]
         for mark in marks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from durabletask_sql.clock import FakeClock
 from durabletask_sql.dispatch.executors import Seats, prefer_another, roomiest
 from durabletask_sql.model.filters import WorkFilters, name_filter
 from durabletask_sql.partitions.suspects import Standing, Suspicion
@@ -29,7 +30,7 @@ class Item:
 
 
 def seated(*executors, slots=2):
-    seats = Seats(WorkKind.ORCHESTRATION, Suspicion())
+    seats = Seats(WorkKind.ORCHESTRATION, Suspicion(FakeClock()))
     for executor in executors:
         seats.add(executor, slots, Standing("kind"))
     return seats
@@ -69,7 +70,7 @@ def test_a_new_profile_and_the_last_of_one_change_who_takes_what():
 
 
 def test_an_executor_without_slots_takes_nothing():
-    seats = Seats(WorkKind.ACTIVITY, Suspicion())
+    seats = Seats(WorkKind.ACTIVITY, Suspicion(FakeClock()))
     assert not seats.add(Someone(), 0, Standing("kind"))
     assert not seats.takers("step", None)
 

@@ -9,17 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from durabletask_sql.clock import FakeClock
 from durabletask_sql.model.deliveries import Out, RowKey
 from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.messages import MessageKind, QueueRow, TimerRow
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.partitions.suspects import (
     COUNTED_FAILURES,
+    PATIENCE_SECONDS,
     REMEMBERED,
     SUSPECT_FROM,
     Standing,
     Suspicion,
     after_refusal,
+    is_accused,
     is_out,
     is_suspect,
     lost_with_host,
@@ -70,14 +73,15 @@ def test_a_suspect_is_alone_in_its_turn_and_something_can_always_go_on(failed, f
 
 
 def test_of_a_lost_worker_the_suspect_alone_is_marked():
-    suspicion, standing = Suspicion(), Standing("kind", has_completed=True)
+    suspicion, standing = Suspicion(FakeClock()), Standing("kind", has_completed=True)
     innocent, suspect = Item("a"), Item("b", is_suspect=True)
     assert suspicion.marked(standing, [innocent, suspect]) == [suspect]
     assert suspicion.marked(standing, [innocent]) == [innocent]
 
 
 def test_a_worker_has_one_suspect_at_a_time():
-    suspicion, standing, other = Suspicion(), Standing("kind", has_completed=True), Standing("kind", has_completed=True)
+    suspicion = Suspicion(FakeClock())
+    standing, other = Standing("kind", has_completed=True), Standing("kind", has_completed=True)
     suspect = Item("a", is_suspect=True)
     assert suspicion.may_take(standing)
     suspicion.went_out(standing, suspect)
@@ -91,7 +95,7 @@ def test_a_worker_has_one_suspect_at_a_time():
 
 
 def test_a_suspect_goes_to_a_worker_that_has_shown_that_it_works_or_has_nothing_else_to_do():
-    suspicion, standing = Suspicion(), Standing("kind")
+    suspicion, standing = Suspicion(FakeClock()), Standing("kind")
     assert suspicion.may_take(standing)
     suspicion.went_out(standing, Item("a"))
     assert not suspicion.may_take(standing)
@@ -99,8 +103,44 @@ def test_a_suspect_goes_to_a_worker_that_has_shown_that_it_works_or_has_nothing_
     assert suspicion.may_take(standing)
 
 
+def test_a_suspect_that_was_lost_as_one_goes_to_a_worker_that_holds_nothing_and_elsewhere_now_and_then():
+    clock = FakeClock()
+    suspicion, idle, busy = Suspicion(clock), Standing("kind"), Standing("kind", has_completed=True)
+    suspicion.went_out(busy, Item("a"))
+    accused = Item("b", is_suspect=True)
+
+    def takers():
+        return [standing for standing in (idle, busy) if suspicion.may_take(standing, accused=True)]
+
+    for begin in (lambda: None, lambda: suspicion.marked(busy, [accused]), lambda: suspicion.went_out(busy, accused)):
+        begin()
+        if busy.has_suspect:
+            suspicion.came_back(busy, accused)
+        clock.advance(PATIENCE_SECONDS - 1)
+        assert takers() == [idle]
+        clock.advance(1)
+        assert takers() == [idle, busy]
+
+
+def test_workers_begin_with_a_suspect_unless_the_last_of_their_kind_was_lost_before_it_had_completed_anything():
+    suspicion, fresh, other = Suspicion(FakeClock()), Standing("kind"), Standing("another kind")
+    innocent = Item("a")
+    assert suspicion.may_begin_with(fresh)
+    suspicion.marked(Standing("kind", has_completed=True), [innocent])
+    suspicion.marked(Standing("kind"), [])
+    assert suspicion.may_begin_with(fresh)
+    suspicion.marked(Standing("kind"), [innocent])
+    assert not suspicion.may_begin_with(fresh)
+    assert suspicion.may_take(fresh)  # there is nothing else to begin with
+    assert suspicion.may_begin_with(other)
+    suspicion.completed(Standing("kind"), "z")
+    assert suspicion.may_begin_with(fresh)
+    suspicion.went_out(fresh, innocent)
+    assert not suspicion.may_begin_with(fresh)
+
+
 def test_failures_of_different_items_at_workers_that_complete_nothing_count_against_no_item():
-    suspicion = Suspicion()
+    suspicion = Suspicion(FakeClock())
     assert suspicion.counts(Standing("kind"), "a")
     assert suspicion.counts(Standing("kind"), "a")  # the only one that fails
     assert not suspicion.counts(Standing("kind"), "b")
@@ -118,7 +158,7 @@ def test_failures_of_different_items_at_workers_that_complete_nothing_count_agai
 
 
 def test_items_that_fail_here_and_are_never_heard_of_again_are_forgotten():
-    suspicion, working = Suspicion(), Standing("kind")
+    suspicion, working = Suspicion(FakeClock()), Standing("kind")
     suspicion.completed(working, "z")
     suspicion.counts(Standing("kind"), "first")
     for number in range(REMEMBERED):
@@ -135,22 +175,27 @@ def test_of_a_lost_careful_host_the_suspect_alone_is_marked():
 
 
 class Hub:
-    """Items at workers that are lost now and then, as the board hands them out: the innocent first, suspects one by one."""
+    """Items at workers that are lost now and then, as the board hands them out: suspects first if nothing is out, or last."""
 
     def __init__(self, count, slots, chance, killers=()):
         self.chance, self.slots = chance, slots
         self.killers = frozenset(killers)
         self.failed = dict.fromkeys(map(str, range(count)), 0)
         self.waiting = list(self.failed)
-        self.suspicion, self.standing = Suspicion(), Standing("kind")
+        self.suspicion, self.standing = Suspicion(FakeClock()), Standing("kind")
         self.out, self.aside, self.losses = [], [], dict.fromkeys(self.failed, 0)
 
     def hand_out(self):
+        for name in [name for name in self.waiting if is_suspect(self.failed[name])]:
+            if self.suspicion.may_begin_with(self.standing):
+                self._send(Item(name, is_suspect=True))
         for name in [name for name in self.waiting if not is_suspect(self.failed[name])]:
             if len(self.out) < self.slots:
                 self._send(Item(name))
         for name in list(self.waiting):
-            if is_suspect(self.failed[name]) and len(self.out) < self.slots and self.suspicion.may_take(self.standing):
+            failed = self.failed[name]
+            if is_suspect(failed) and len(self.out) < self.slots and self.suspicion.may_take(
+                    self.standing, accused=is_accused(failed)):
                 self._send(Item(name, is_suspect=True))
 
     def _send(self, item):
@@ -170,11 +215,12 @@ class Hub:
             self.losses[item.item] += 1
         for item in self.suspicion.marked(self.standing, held):
             self.failed[item.item] += 1
-        for item in held:
-            if is_out(self.failed[item.item]):
+        for item in reversed(held):
+            failed = self.failed[item.item]
+            if is_out(failed):
                 self.aside.append(item.item)
             else:
-                self.waiting.append(item.item)
+                self.waiting.insert(len(self.waiting) if is_suspect(failed) else 0, item.item)
         self.standing = Standing("kind")
 
     def run(self):
@@ -211,8 +257,10 @@ def test_killers_are_set_aside_within_ten_losses_and_nobody_else(seed, count, sl
         assert hub.losses[killers[0]] <= 10
 
 
-def test_a_worker_that_dies_of_everything_has_nothing_set_aside():
+@pytest.mark.parametrize("suspects", [[], ["5"]])
+def test_a_worker_that_dies_of_everything_has_nothing_set_aside(suspects):
     hub = Hub(20, 10, random.Random(1), killers=map(str, range(20)))
+    hub.failed.update(dict.fromkeys(suspects, SUSPECT_FROM))
     for _ in range(200):
         hub.hand_out()
         hub.lose_worker()

@@ -9,7 +9,7 @@ from functools import partial
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.claiming import buffer_for, claims_for, room_for
 from durabletask_sql.dispatch.delays import REPORT_ABANDONS, delay_seconds
-from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
+from durabletask_sql.dispatch.executors import Seat, SeatFor, Seats, Takers, prefer_another
 from durabletask_sql.dispatch.failures import cause_of, lost_cause, report_worker
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.dispatch.results import activity_outcome, parse_activity_token
@@ -20,7 +20,15 @@ from durabletask_sql.model.messages import ActivityRow
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.partitions.lanes import Lane, Lanes
 from durabletask_sql.partitions.speculation import Speculation
-from durabletask_sql.partitions.suspects import COUNTED_FAILURES, Standing, Suspicion, after_refusal, is_out, is_suspect
+from durabletask_sql.partitions.suspects import (
+    COUNTED_FAILURES,
+    Standing,
+    Suspicion,
+    after_refusal,
+    is_accused,
+    is_out,
+    is_suspect,
+)
 from durabletask_sql.ports.claims import ActivityClaim, ActivityRoom
 from durabletask_sql.ports.hubs import TaskHub
 from durabletask_sql.ports.work import ActivityItem, Executor, Needs, WorkKind
@@ -59,6 +67,11 @@ class Task:
     def claim(self) -> Claim:
         """What identifies this claim of the task; a host may come to have more than one of them."""
         return self.row.seq, self.row.token
+
+    @property
+    def is_accused(self) -> bool:
+        """Whether it is a suspect that was lost as one. What has come back with a bad answer has run: no doubt of that."""
+        return is_accused(self.row.failed) and not self.failures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +121,7 @@ class Activities:
         row = task.row
         takers = (self.seats.takers(row.name, row.version) if task.needs is None else
                   self.seats.takers_of(row.name, row.version, task.needs))
-        return self.seats.suspects(takers) if is_suspect(row.failed) else takers
+        return self.seats.suspects(takers, accused=task.is_accused) if is_suspect(row.failed) else takers
 
     # Out
 
@@ -173,9 +186,9 @@ class Activities:
         return ((task.row.name, task.row.version, task.needs is not None)
                 for task in self._lanes.waiting_for(self.seats.nobody) if task.needs is None or not task.needs.echo)
 
-    def pump(self) -> None:
-        """Hand out whatever can be handed out now."""
-        while (found := self._lanes.take(roomiest)) is not None:
+    def hand_out(self, seat_for: SeatFor[OpenActivity]) -> None:
+        """Hand out what there is an executor for."""
+        while (found := self._lanes.take(seat_for)) is not None:
             self._begin(*found)
 
     def _begin(self, task: Task, seat: Seat[OpenActivity]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.activities import Activities
 from durabletask_sql.dispatch.entities import Entities, EntitySeats
+from durabletask_sql.dispatch.executors import first_for_suspects, roomiest
 from durabletask_sql.dispatch.failures import report_worker
 from durabletask_sql.dispatch.ports import BoardPorts
 from durabletask_sql.dispatch.turns import Turns, TurnSeats
@@ -102,8 +103,11 @@ class Board:
     def pump(self) -> None:
         """Hand out whatever can be handed out now."""
         if self._offering and self._ports.is_alive():
+            if self._suspicion.aroused:
+                for kind in (self._turns, self._activities, self._entities):
+                    kind.hand_out(first_for_suspects)
             self._turns.pump()
-            self._activities.pump()
+            self._activities.hand_out(roomiest)
             self._entities.pump()
 
     def stop_offering(self) -> None:

@@ -88,7 +88,7 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._host_id = identity.host_id
-        suspicion = Suspicion()
+        suspicion = Suspicion(clock)
         seats, entity_seats = TurnSeats(suspicion), EntitySeats(suspicion)
         self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
         self._timers_moved = asyncio.Event()

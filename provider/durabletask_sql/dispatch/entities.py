@@ -12,7 +12,7 @@ from itertools import islice
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.delays import Delays
-from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
+from durabletask_sql.dispatch.executors import Seat, SeatFor, Seats, Takers, prefer_another, roomiest
 from durabletask_sql.dispatch.failures import Failures, Refused, cause_of, row_keys
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.ids import new_execution_id
@@ -76,7 +76,7 @@ class EntitySeats(Seats[OpenBatch]):
         if not mem.needs_executor:
             return self.host
         takers = self.takers(mem.name, None) if mem.needs is None else self.takers_of(mem.name, None, mem.needs)
-        return self.suspects(takers) if mem.is_suspect else takers
+        return self.suspects(takers, accused=mem.is_accused) if mem.is_suspect else takers
 
 
 class Entities:
@@ -108,7 +108,12 @@ class Entities:
             self._begin(mem, None)
         if len(alone) == _LOOK_AT_ONCE:
             asyncio.get_running_loop().call_soon(self._ports.pump)
-        while (found := ready.take(roomiest)) is not None:
+        self.hand_out(roomiest)
+
+    def hand_out(self, seat_for: SeatFor[OpenBatch]) -> None:
+        """Hand out what there is an executor for."""
+        take_ready = self._memory.entities.take
+        while (found := take_ready(seat_for)) is not None:
             self._begin(*found)
 
     def unserved(self) -> Iterable[tuple[str, None, bool]]:
@@ -179,7 +184,7 @@ class Entities:
 
     def _suits(self, mem: EntityMemory, batch: Batch, seat: Seat[OpenBatch]) -> bool:
         """Tell whether an executor can be sent a batch; if not, put the entity where those that can look."""
-        if mem.is_suspect and not self.seats.suspicion.may_take(seat.standing):
+        if mem.is_suspect and not self.seats.suspicion.may_take(seat.standing, accused=mem.is_accused):
             self._memory.entities.add(mem, first=True)  # it became a suspect while it waited among others
             return False
         size = mem.state_size + len(batch.events) + HEAD_BYTES

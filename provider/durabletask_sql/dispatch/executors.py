@@ -4,7 +4,7 @@ No decisions about items. Executors of one profile take the same work; a group o
 version), so that matching costs by the groups and executors there are, not by the items that wait.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -48,14 +48,18 @@ class Seat(Generic[HeldT]):
 
 
 class Takers(Generic[HeldT]):
-    """The executors that take some class of work: those of these profiles. With a `suspicion` it is work of suspects."""
+    """The executors that take some class of work: those of these profiles.
 
-    __slots__ = ("profiles", "seats", "suspicion")
+    With a `suspicion` it is work of suspects, or of those of them that are `accused`.
+    """
 
-    def __init__(self, profiles: frozenset[Profile], suspicion: Suspicion | None = None) -> None:
+    __slots__ = ("accused", "profiles", "seats", "suspicion")
+
+    def __init__(self, profiles: frozenset[Profile], suspicion: Suspicion | None = None, *, accused: bool = False) -> None:
         """Begin with nobody seated."""
         self.profiles = profiles
         self.suspicion = suspicion
+        self.accused = accused
         self.seats: list[Seat[HeldT]] = []
 
     def __bool__(self) -> bool:
@@ -68,14 +72,26 @@ class Takers(Generic[HeldT]):
         return sum(max(0, seat.room) for seat in self.seats)
 
 
+SeatFor = Callable[[Takers[HeldT]], Seat[HeldT] | None]
+
+
 def roomiest(takers: Takers[HeldT]) -> Seat[HeldT] | None:
     """Return the executor with most room, if any has some (and may take a suspect, where it is about one)."""
     best, most = None, 0
     for seat in takers.seats:
         room = seat.slots - len(seat.held)
-        if room > most and (takers.suspicion is None or takers.suspicion.may_take(seat.standing)):
+        if room > most and (takers.suspicion is None
+                            or takers.suspicion.may_take(seat.standing, accused=takers.accused)):
             best, most = seat, room
     return best
+
+
+def first_for_suspects(takers: Takers[HeldT]) -> Seat[HeldT] | None:
+    """Return an executor that may be given a suspect before anything else, where it is about suspects."""
+    suspicion = takers.suspicion
+    if suspicion is None:
+        return None
+    return next((seat for seat in takers.seats if seat.room > 0 and suspicion.may_begin_with(seat.standing)), None)
 
 
 def prefer_another(takers: Takers[HeldT], seat: Seat[HeldT], gave_back: Executor | None) -> Seat[HeldT]:
@@ -96,7 +112,7 @@ class Seats(Generic[HeldT]):
         self._seats: list[Seat[HeldT]] = []
         self._open: dict[str, tuple[Seat[HeldT], HeldT]] = {}
         self._by_key: dict[Hashable, tuple[Seat[HeldT], HeldT]] = {}
-        self._groups: dict[tuple[frozenset[Profile], Suspicion | None], Takers[HeldT]] = {}
+        self._groups: dict[tuple[frozenset[Profile], Suspicion | None, bool], Takers[HeldT]] = {}
         self._by_name: dict[tuple[str, str | None], Takers[HeldT]] = {}
 
     # Who takes what
@@ -115,9 +131,10 @@ class Seats(Generic[HeldT]):
         return self._group(frozenset(profile for profile in self.profiles() if profile.meets(needs)
                                      and self.takes(profile, name, version)))
 
-    def suspects(self, takers: Takers[HeldT]) -> Takers[HeldT]:
+    def suspects(self, takers: Takers[HeldT], *, accused: bool) -> Takers[HeldT]:
         """Return who takes the suspects among the work that these take; nobody takes what nobody takes."""
-        return self._group(takers.profiles, self.suspicion) if takers else takers
+        self.suspicion.aroused = True
+        return self._group(takers.profiles, self.suspicion, accused=accused) if takers else takers
 
     @property
     def nobody(self) -> Takers[HeldT]:
@@ -140,10 +157,11 @@ class Seats(Generic[HeldT]):
             rooms[seat.profile] = rooms.get(seat.profile, 0) + seat.room
         return rooms
 
-    def _group(self, profiles: frozenset[Profile], suspicion: Suspicion | None = None) -> Takers[HeldT]:
-        found = self._groups.get((profiles, suspicion))
+    def _group(self, profiles: frozenset[Profile], suspicion: Suspicion | None = None, *,
+               accused: bool = False) -> Takers[HeldT]:
+        found = self._groups.get((profiles, suspicion, accused))
         if found is None:
-            found = self._groups[profiles, suspicion] = Takers(profiles, suspicion)
+            found = self._groups[profiles, suspicion, accused] = Takers(profiles, suspicion, accused=accused)
             found.seats = [seat for seat in self._seats if seat.profile in profiles]
         return found
 
@@ -170,7 +188,7 @@ class Seats(Generic[HeldT]):
         if changed:
             self._groups.clear()
             self._by_name.clear()
-        for (profiles, _), takers in self._groups.items():
+        for (profiles, _, _), takers in self._groups.items():
             takers.seats = [seat for seat in self._seats if seat.profile in profiles]
         return changed
 

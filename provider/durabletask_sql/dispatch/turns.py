@@ -12,7 +12,7 @@ from itertools import islice
 
 from durabletask_sql.clock import Clock
 from durabletask_sql.dispatch.delays import Delays
-from durabletask_sql.dispatch.executors import Seat, Seats, Takers, prefer_another, roomiest
+from durabletask_sql.dispatch.executors import Seat, SeatFor, Seats, Takers, prefer_another, roomiest
 from durabletask_sql.dispatch.failures import Failures, Refused, cause_of, row_keys
 from durabletask_sql.dispatch.ports import BoardPorts, Carefully
 from durabletask_sql.dispatch.rests import Rests, is_vain
@@ -88,7 +88,7 @@ class TurnSeats(Seats[OpenTurn]):
         if mem.needs is not None:
             takers = self.takers_of(row.name, row.version, mem.needs)
         if mem.is_suspect:
-            takers = self.suspects(takers)
+            takers = self.suspects(takers, accused=mem.is_accused)
         return takers if takers or mem.needs_executor else self.host
 
 
@@ -115,11 +115,15 @@ class Turns:
     def pump(self) -> None:
         """Hand out whatever can be handed out now."""
         self._do_alone()
-        take_ready = self._memory.ready.take
-        while (found := take_ready(roomiest)) is not None:
-            self._begin(*found)
+        self.hand_out(roomiest)
         if self._memory.filling.has_work():
             self._ports.wants_work()
+
+    def hand_out(self, seat_for: SeatFor[OpenTurn]) -> None:
+        """Hand out what there is an executor for."""
+        take_ready = self._memory.ready.take
+        while (found := take_ready(seat_for)) is not None:
+            self._begin(*found)
 
     def _do_alone(self) -> None:
         """Look at what no executor takes, a slice at a time: the host may end or discard it by itself."""
@@ -218,7 +222,7 @@ class Turns:
 
     def _suits(self, mem: InstanceMemory, intake: Intake, seat: Seat[OpenTurn]) -> bool:
         """Tell whether an executor can be sent a turn; if not, put the instance where those that can look."""
-        if mem.is_suspect and not self.seats.suspicion.may_take(seat.standing):
+        if mem.is_suspect and not self.seats.suspicion.may_take(seat.standing, accused=mem.is_accused):
             self._memory.ready.add(mem, first=True)  # it became a suspect while it waited among others
             return False
         profile = seat.profile

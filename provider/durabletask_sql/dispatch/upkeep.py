@@ -48,6 +48,7 @@ class Upkeep:
                 self._stored = await self._count_stored()
         except DurableTaskSqlError as error:
             _log.warning("activity tasks could not be looked after, trying again in %.0f s: %s", _SECONDS, error)
+        self._board.pump()  # an accused may have waited long enough
         self.unserved.look(self._board.unserved() + self._stored)
 
     async def _give_back(self) -> None:

@@ -12,7 +12,7 @@ from durabletask_sql.model.checkpoints import EntityCheckpoint
 from durabletask_sql.model.entities import EntityRow
 from durabletask_sql.model.messages import MessageKind, QueueRow
 from durabletask_sql.partitions.resident import Resident
-from durabletask_sql.partitions.suspects import is_suspect
+from durabletask_sql.partitions.suspects import is_accused, is_suspect
 from durabletask_sql.turn.entity.intake import Inbox, Step
 
 
@@ -70,6 +70,11 @@ class EntityMemory(Resident[Step]):
     def is_suspect(self) -> bool:
         """Whether any of its messages is a suspect: all run one by one then."""
         return self.marked and is_suspect(self.worst)
+
+    @property
+    def is_accused(self) -> bool:
+        """Whether any was lost as a suspect. What has come back with a bad answer has run: no doubt of that."""
+        return self.marked and not self.failures and is_accused(self.worst)
 
     @property
     def is_over(self) -> bool:

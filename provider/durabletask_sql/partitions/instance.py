@@ -7,7 +7,7 @@ from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceRow
 from durabletask_sql.model.messages import MessageKind, QueueRow
 from durabletask_sql.partitions.resident import Resident
-from durabletask_sql.partitions.suspects import is_suspect, parted
+from durabletask_sql.partitions.suspects import is_accused, is_suspect, parted
 from durabletask_sql.turn.intake import Intake
 
 _CHUNKS = 64
@@ -39,10 +39,16 @@ class InstanceMemory(Resident[Intake]):
     @property
     def is_suspect(self) -> bool:
         """Whether its next turn is one of a suspect row or timer."""
-        if not self.marked:
-            return False
+        return self.marked and is_suspect(self._worst_of_next())
+
+    @property
+    def is_accused(self) -> bool:
+        """Whether that one was lost as a suspect. What has come back with a bad answer has run: no doubt of that."""
+        return self.marked and not self.failures and is_accused(self._worst_of_next())
+
+    def _worst_of_next(self) -> int:
         rows, timers = parted(self.runnable(), self.due())
-        return any(is_suspect(row.failed) for row in rows) or any(is_suspect(timer.failed) for timer in timers)
+        return max([*(row.failed for row in rows), *(timer.failed for timer in timers)], default=0)
 
     @property
     def is_over(self) -> bool:
