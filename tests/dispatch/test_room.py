@@ -6,6 +6,7 @@ import asyncio
 
 from conformance.world import open_world
 from dispatch.bench import Worker, finish, on_bench
+from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.protocol import events
 from durabletask_sql.protocol.framing import frame, iter_events
@@ -55,3 +56,22 @@ def test_a_new_owner_keeps_to_its_room_and_every_instance_gets_on(database_url):
 
     asyncio.run(left_behind(database_url))
     on_bench(database_url, test, LIMITS, partitions=1)
+
+
+def test_a_scheduled_instance_starts_although_more_events_wait_for_it_than_it_has_room_for(database_url):
+    few, count = MemoryLimits(share_messages=3), 10
+
+    async def test(bench):
+        worker, seen = bench.connect(Worker()), []
+        await bench.start("flow", "one", start_at=bench.clock.now() + MICROSECONDS)
+        for number in range(count):
+            await bench.service.raise_event("one", str(number), None)
+        while len(seen) < count:
+            item = await worker.turn()
+            found = list(iter_events(item.new_events))
+            assert seen or any(event.HasField("executionStarted") for event in found)
+            seen += [event.eventRaised.name for event in found if event.HasField("eventRaised")]
+            await bench.answer(item, *([finish()] if len(seen) == count else []))
+        assert seen == [str(number) for number in range(count)]
+
+    on_bench(database_url, test, few)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceRow
-from durabletask_sql.model.messages import MessageKind, QueueRow
+from durabletask_sql.model.messages import MessageKind, QueueRow, TimerRow
 from durabletask_sql.partitions.resident import Resident
 from durabletask_sql.partitions.suspects import is_accused, is_suspect, parted
 from durabletask_sql.turn.intake import Intake
@@ -34,7 +34,7 @@ class InstanceMemory(Resident[Intake]):
     @property
     def can_run(self) -> bool:
         """Whether a turn may be taken: nothing stands in the way, and something waits."""
-        return self.may_run and not self.rests and (bool(self.rows) or (bool(self.timers) and self.ceiling is None))
+        return self.may_run and not self.rests and (bool(self.rows) or bool(self.due()))
 
     @property
     def is_suspect(self) -> bool:
@@ -130,6 +130,14 @@ class InstanceMemory(Resident[Intake]):
             elif self.ceiling is None or row.seq < self.ceiling:
                 others.append(row)
         return first + others
+
+    def due(self) -> list[TimerRow]:
+        """Return the due timers that may run: while there is a ceiling its scheduled start alone, which comes first."""
+        if self.ceiling is None:
+            return self.timers
+        if not self.timers or not self.lacks_start:
+            return []
+        return [timer for timer in self.timers if timer.kind is MessageKind.START]
 
     def replace_history(self, parts: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
         """Take in a history as it was read, or none."""
