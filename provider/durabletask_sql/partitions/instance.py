@@ -133,10 +133,8 @@ class InstanceMemory(Resident[Intake]):
 
     def due(self) -> list[TimerRow]:
         """Return the due timers that may run: while there is a ceiling its scheduled start alone, which comes first."""
-        if self.ceiling is None:
-            return self.timers
-        if not self.timers or not self.lacks_start:
-            return []
+        if self.ceiling is None or not self.timers or not self.lacks_start:
+            return super(InstanceMemory, self).due()
         return [timer for timer in self.timers if timer.kind is MessageKind.START]
 
     def replace_history(self, parts: Sequence[bytes], refs: Mapping[int, bytes]) -> None:
