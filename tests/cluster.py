@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from postgres import SETTINGS, NoPostgresError, _free_port, _user, _wait_until_ready, provide_binaries
+from postgres import SETTINGS, NoPostgresError, _free_port, _user, _wait_until_ready, command_of, provide_binaries
 
 
 class PostgresNode:
@@ -37,7 +37,7 @@ class PostgresNode:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def run(self, command: str, *arguments: str) -> None:
-        done = subprocess.run([str(self._binaries / command), *arguments], check=False, user=self._user, cwd=self.home,
+        done = subprocess.run(command_of(self._user, self._binaries / command, *arguments), check=False, cwd=self.home,
                               capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             message = f"{command} failed: {done.stderr.strip() or done.stdout.strip()}"
@@ -56,9 +56,9 @@ class PostgresNode:
                    "unix_socket_directories": str(self.home), "logging_collector": "off"}
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [str(self._binaries / "postgres"), "-D", "data", *(part for name, value in options.items()
-                                                                   for part in ("-c", f"{name}={value}"))],
-                user=self._user, cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+                command_of(self._user, self._binaries / "postgres", "-D", "data",
+                           *(part for name, value in options.items() for part in ("-c", f"{name}={value}"))),
+                cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
         _wait_until_ready(self._binaries, self.port, self._process, self.home)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:

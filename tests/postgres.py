@@ -22,6 +22,15 @@ from urllib.parse import urlsplit, urlunsplit
 VARIABLE = "DURABLETASK_SQL_TEST_POSTGRES_URL"
 NOTHING_FOUND = (f"no PostgreSQL for the tests: set {VARIABLE} to a server's URL, install its server binaries (Debian: "
                  "`apt-get install postgresql`), or run as root on Debian so that this can be done for you")
+_BECOME = """
+import os, pwd, sys
+name, program, *arguments = sys.argv[1:]
+user = pwd.getpwnam(name)
+os.initgroups(name, user.pw_gid)
+os.setgid(user.pw_gid)
+os.setuid(user.pw_uid)
+os.execv(program, [program, *arguments])
+"""
 _numbers = itertools.count()
 SETTINGS = {"fsync": "on", "max_connections": "200"}
 
@@ -63,6 +72,15 @@ def _user() -> str | None:
     return next(name for name in ("postgres", "nobody") if name in names)
 
 
+def command_of(user: str | None, program: Path, *arguments: str) -> list[str]:
+    """Return the command that runs a program as this user.
+
+    `subprocess` would change the user itself, but forks for it, and gRPC may end the child of a fork where a client works.
+    """
+    command = [str(program), *arguments]
+    return command if user is None else [sys.executable, "-ISc", _BECOME, user, *command]
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """Yield the URL of a server's maintenance database."""
@@ -85,7 +103,7 @@ def _running(binaries: Path, home: Path, user: str | None) -> Iterator[str]:
     data, port = home / "data", _free_port()
 
     def run(*command: str) -> None:
-        done = subprocess.run([str(binaries / command[0]), *command[1:]], check=False, user=user, cwd=home,
+        done = subprocess.run(command_of(user, binaries / command[0], *command[1:]), check=False, cwd=home,
                               capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             message = f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}"
@@ -95,9 +113,9 @@ def _running(binaries: Path, home: Path, user: str | None) -> Iterator[str]:
     options = {**SETTINGS, "port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": str(home),
                "logging_collector": "off"}
     process = subprocess.Popen(
-        [str(binaries / "postgres"), "-D", str(data), *(part for name, value in options.items()
-                                                       for part in ("-c", f"{name}={value}"))],
-        user=user, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        command_of(user, binaries / "postgres", "-D", str(data),
+                   *(part for name, value in options.items() for part in ("-c", f"{name}={value}"))),
+        cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=(home / "server.log").open("w"))
     try:
         _wait_until_ready(binaries, port, process, home)

@@ -68,6 +68,15 @@ def test_nothing_waits_in_a_way_that_swallows_cancellation(path):
     assert "asyncio.wait_for(" not in path.read_text()
 
 
+@pytest.mark.parametrize("path", OURS, ids=name)
+def test_no_process_is_started_by_a_fork_that_runs_handlers(path):
+    """gRPC's may end the child where a client works; without these `subprocess` needs none."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            assert {word.arg for word in node.keywords}.isdisjoint({"preexec_fn", "user", "group", "extra_groups"})
+            assert ast.unparse(node.func) not in ("os.fork", "os.forkpty", "pty.fork")
+
+
 def test_the_package_claims_the_pythons_that_ci_runs_and_no_others():
     claimed = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
     assert claimed == sorted(set(re.findall(r"python(3\.\d+)", (ROOT / ".ci" / "run").read_text())))
