@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dispatch.bench import Worker, on_bench, only, schedule
+from dispatch.bench import SECONDS, Worker, on_bench, only, schedule
 from durabletask_sql.errors import AlreadyExistsError
 from durabletask_sql.model.creation import CreationPolicy
 from durabletask_sql.model.queries import InstanceQuery
@@ -102,6 +102,36 @@ def test_a_re_creation_over_a_live_instance_starts_from_nothing(database_url):
         item = await worker.turn()
         assert [event.timerFired.timerId for event in new(item) if event.HasField("timerFired")] == [7]
         assert kinds(new(item)) == ["orchestratorStarted", "timerFired"]
+
+    on_bench(database_url, test)
+
+
+def test_what_was_read_of_an_instance_just_before_it_was_replaced_does_not_reach_the_new_one(database_url, monkeypatch):
+    """Not even a turn whose commit would be lost: who replaced it has the answer, and may tell of it."""
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "one")
+        await worker.turn()
+        committer = bench.runtime.dispatcher._committer
+        load, read, replaced = committer.load, asyncio.Event(), asyncio.Event()
+
+        async def slow(what):
+            found = await load(what)
+            if any(row.key.instance_id == "one" for row in found.claimed):
+                read.set()
+                await replaced.wait()
+            return found
+
+        monkeypatch.setattr(committer, "load", slow)
+        await bench.service.raise_event("one", "old", None)
+        await asyncio.wait_for(read.wait(), SECONDS)
+        await bench.start("flow", "one", policy=ANY)
+        replaced.set()
+        fresh = await worker.turn()
+        assert kinds(new(fresh)) == ["orchestratorStarted", "executionStarted"]
+        await bench.answer(fresh)
+        await bench.service.raise_event("one", "young", None)
+        assert names(new(await worker.turn())) == ["young"]
 
     on_bench(database_url, test)
 

@@ -121,3 +121,34 @@ def test_a_timer_that_comes_due_while_its_instance_is_read_afresh_fires_once():
     read(timer)
     assert memory.instance(KEY).timers == [timer]
     assert not memory.take_due(5)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["in memory", "not in memory"])
+def test_what_is_lost_while_it_is_loaded_is_loaded_again_with_all_that_is_held_of_it(there):
+    """The reply may be of before: its rows, its timers, a due one that waited for it, and the row it read."""
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    merger = Merger(memory, Speculation(memory))
+    memory.own(EPOCHS)
+    memory.take_wanted()
+    due, later = (TimerRow(seq, KEY, "e", MessageKind.EVENT, seq, b"") for seq in (5, 9))
+    old, young = (QueueRow(seq, KEY, None, MessageKind.EVENT, b"") for seq in (7, 8))
+    if there:
+        memory.merge_fresh([FreshInstance(KEY, row_of("e"), ())])
+        memory.merge_timers([due])
+        assert memory.take_due(5)
+    else:
+        memory.wake([KEY])
+    assert (memory.take_wanted().claims == (KEY,)) is there
+    memory.lose(KEY)
+    before = Loaded(claimed=(old,), ceilings={KEY: None}, timers=(later,),
+                    fresh=() if there else (FreshInstance(KEY, row_of("e"), ()),))
+    merger.merge_load(Load(EPOCHS, 1), before)
+    assert not memory.ready
+    assert not memory.take_due(9)
+    assert memory.take_wanted().fresh == (KEY,)
+    merger.merge_load(Load(EPOCHS, 1), Loaded(claimed=(young,), ceilings={KEY: None}, timers=(due,),
+                                              fresh=(FreshInstance(KEY, row_of("f"), ()),)))
+    mem = memory.instance(KEY)
+    assert (mem.row.execution_id, mem.rows, mem.timers) == ("f", [young], [])
+    assert memory.take_due(9)
+    assert not memory.take_due(9)

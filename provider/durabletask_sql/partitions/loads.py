@@ -23,6 +23,7 @@ class Loads:
         self.claims: dict[InstanceKey, None] = {}
         self.fresh: dict[InstanceKey, None] = {}
         self.scans: set[int] = set()
+        self.outdated: set[InstanceKey] = set()  # lost since the last load was asked for: it may have read what was before
         self._due: dict[InstanceKey, list[TimerRow]] = {}
         self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
 
@@ -41,6 +42,7 @@ class Loads:
         for key in fresh:
             del self.fresh[key]
         self.claims.clear()
+        self.outdated.clear()
         # Timers that come due while this load is out wait for the next one, whose claim runs after their due time.
         self._due_taken = {key: self._due.pop(key) for key in (*claims, *fresh) if key in self._due}
         self.scans.difference_update(scan)
@@ -60,9 +62,9 @@ class Loads:
         return any(one.seq == timer.seq for one in (*waiting, *(mem.timers if mem is not None else ())))
 
     def settle(self) -> dict[InstanceKey, list[TimerRow]]:
-        """Return and forget the timers whose load came back."""
+        """Return and forget the timers whose load came back; those of what was lost meanwhile are read with it again."""
         settled, self._due_taken = self._due_taken, {}
-        return settled
+        return {key: timers for key, timers in settled.items() if key not in self.outdated}
 
     def forget_timers(self, key: InstanceKey) -> None:
         """Drop the due timers of an instance that ended or continued as new."""
