@@ -79,7 +79,8 @@ class Stage(Answers, EntityAnswers):
         self.spent: list[OfferedTurn] = []
         self.spent_tasks: list[ActivityItem] = []
         self.resting: dict[str, int] = {}  # until when an instance, or an activity by its input, may wait
-        self.stale: set[str] = set()  # linked to a new execution of their parent, maybe behind their owner's back
+        self.stale: set[str] = set()  # whose turn may be out no longer, which no newer turn has told
+        self._epochs: dict[int, int] = {}
         self.losses = Counter[str]()  # how often in a row nothing came of an instance's turn, of a task or a batch
         self.aside = Calls()  # of another process
         self.failed = True  # until the step that is under way has passed
@@ -362,6 +363,10 @@ class Stage(Answers, EntityAnswers):
         A turn of an execution that was ended or replaced behind its owner's back may be out: its answer will not count.
         """
         now = self.clock.now()
+        epochs = dict(self.runtime.dispatcher._memory.epochs)
+        if epochs != self._epochs:  # what was out the host has forgotten, but not told in a newer turn if that has to wait
+            self.stale |= {turn.instance for turn in self.held() if turn.token in self.turns}
+        self._epochs = epochs
         latest = {turn.instance: turn for turn in sorted(self.held(), key=lambda turn: turn.number)}
         for turn in self.held():
             if latest[turn.instance] is not turn:
