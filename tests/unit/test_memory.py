@@ -13,6 +13,7 @@ from durabletask_sql.model.status import Status
 from durabletask_sql.partitions.lanes import Lanes
 from durabletask_sql.partitions.limits import MemoryLimits
 from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.resident import PROVISIONAL
 from durabletask_sql.partitions.speculation import Speculation
 from durabletask_sql.ports.committer import Committed, FreshInstance, Group, Load, Loaded
 
@@ -124,31 +125,42 @@ def test_a_timer_that_comes_due_while_its_instance_is_read_afresh_fires_once():
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["in memory", "not in memory"])
-def test_what_is_lost_while_it_is_loaded_is_loaded_again_with_all_that_is_held_of_it(there):
-    """The reply may be of before: its rows, its timers, a due one that waited for it, and the row it read."""
+def test_what_was_read_before_an_instance_was_replaced_leaves_before_its_next_turn(there):
+    """The replacement is heard of while the load is out, whose reply is of before."""
     memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
     merger = Merger(memory, Speculation(memory))
     memory.own(EPOCHS)
     memory.take_wanted()
-    due, later = (TimerRow(seq, KEY, "e", MessageKind.EVENT, seq, b"") for seq in (5, 9))
-    old, young = (QueueRow(seq, KEY, None, MessageKind.EVENT, b"") for seq in (7, 8))
+    before, after, later = (QueueRow(seq, KEY, None, MessageKind.EVENT, b"") for seq in (7, 8, 9))
+    memory.wake([KEY])
     if there:
+        memory.take_wanted()
         memory.merge_fresh([FreshInstance(KEY, row_of("e"), ())])
-        memory.merge_timers([due])
-        assert memory.take_due(5)
-    else:
         memory.wake([KEY])
     assert (memory.take_wanted().claims == (KEY,)) is there
     memory.lose(KEY)
-    before = Loaded(claimed=(old,), ceilings={KEY: None}, timers=(later,),
-                    fresh=() if there else (FreshInstance(KEY, row_of("e"), ()),))
-    merger.merge_load(Load(EPOCHS, 1), before)
+    merger.merge_load(Load(EPOCHS, 1), Loaded(claimed=(before,), ceilings={KEY: None},
+                                              fresh=() if there else (FreshInstance(KEY, row_of("e"), ()),)))
     assert not memory.ready
-    assert not memory.take_due(9)
     assert memory.take_wanted().fresh == (KEY,)
-    merger.merge_load(Load(EPOCHS, 1), Loaded(claimed=(young,), ceilings={KEY: None}, timers=(due,),
+    memory.merge_rows([later])  # a group wrote it after the read
+    merger.merge_load(Load(EPOCHS, 1), Loaded(claimed=(after,), ceilings={KEY: None},
                                               fresh=(FreshInstance(KEY, row_of("f"), ()),)))
     mem = memory.instance(KEY)
-    assert (mem.row.execution_id, mem.rows, mem.timers) == ("f", [young], [])
-    assert memory.take_due(9)
-    assert not memory.take_due(9)
+    assert (mem.row.execution_id, mem.rows) == ("f", [after, later])
+    assert memory.messages[0] == 2
+    assert memory.ready
+
+
+def test_a_message_whose_commit_is_in_flight_stays_when_its_instance_is_read_afresh():
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    merger = Merger(memory, Speculation(memory))
+    memory.own(EPOCHS)
+    memory.take_wanted()
+    memory.merge_fresh([FreshInstance(KEY, row_of("e"), ())])
+    early = QueueRow(PROVISIONAL + 1, KEY, None, MessageKind.EVENT, b"")
+    memory.merge_rows([early])
+    memory.read_afresh(KEY)
+    merger.merge_load(Load(EPOCHS, 1, fresh=memory.take_wanted().fresh),
+                      Loaded(ceilings={KEY: None}, fresh=(FreshInstance(KEY, row_of("e"), ()),)))
+    assert memory.instance(KEY).rows == [early]

@@ -18,7 +18,7 @@ from durabletask_sql.model.instances import InstanceKey
 from durabletask_sql.model.quarantine import Source
 from durabletask_sql.partitions.entity import EntityMemory
 from durabletask_sql.partitions.eviction import AnyMemory
-from durabletask_sql.partitions.instance import PROVISIONAL
+from durabletask_sql.partitions.resident import PROVISIONAL
 from durabletask_sql.partitions.suspects import (
     COUNTED_FAILURES,
     Standing,

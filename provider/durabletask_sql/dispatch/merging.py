@@ -86,25 +86,17 @@ class Merger:
                 pass
 
     def merge_load(self, load: Load, loaded: Loaded) -> frozenset[int]:
-        """Follow a load; return the partitions for which its reply counted.
-
-        What was lost while it was out it may have read before: that is read again.
-        """
+        """Follow a load; return the partitions for which its reply counted."""
         memory = self._memory
         live = frozenset(p for p, epoch in load.epochs.items() if memory.epochs.get(p) == epoch)
-        keys = {found.key for found in (*loaded.fresh, *loaded.claimed, *loaded.timers)} | loaded.ceilings.keys()
-        counting = {key for key in keys if key.partition in live}
-        for key in counting & memory.loads.outdated:
-            counting.discard(key)
-            memory.lose(key)
-            memory.read_afresh(key)  # also if it is not in memory: what the load claimed is held
-        memory.merge_fresh(found for found in loaded.fresh if found.key in counting)
-        memory.merge_rows((row for row in loaded.claimed if row.key in counting),
+        memory.merge_fresh((found for found in loaded.fresh if found.key.partition in live),
+                           frozenset(row.seq for row in loaded.claimed))
+        memory.merge_rows((row for row in loaded.claimed if row.key.partition in live),
                           frozenset(found.key for found in loaded.fresh))
-        memory.merge_ceilings({key: value for key, value in loaded.ceilings.items() if key in counting})
+        memory.merge_ceilings({key: value for key, value in loaded.ceilings.items() if key.partition in live})
         self._speculation.redo_overtaken(loaded.ceilings)
         memory.settle_load(found.key for found in loaded.fresh)
-        memory.merge_timers(timer for timer in loaded.timers if timer.key in counting)
+        memory.merge_timers(timer for timer in loaded.timers if timer.key.partition in live)
         memory.scan(loaded.scan_full & live)
         if loaded.timers_full:
             memory.wants_timers = True

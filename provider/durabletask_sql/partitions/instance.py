@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 from durabletask_sql.model.checkpoints import TurnCheckpoint
 from durabletask_sql.model.instances import InstanceRow
 from durabletask_sql.model.messages import MessageKind, QueueRow, TimerRow
-from durabletask_sql.partitions.resident import Resident
+from durabletask_sql.partitions.resident import PROVISIONAL, Resident
 from durabletask_sql.partitions.suspects import is_accused, is_suspect, parted
 from durabletask_sql.turn.intake import Intake
 
 _CHUNKS = 64
-
-# Rows whose commit is in flight sort behind all others: their sequence is not known yet.
-PROVISIONAL = 1 << 62
 
 
 @dataclass(slots=True, eq=False)

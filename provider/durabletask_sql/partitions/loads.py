@@ -12,7 +12,7 @@ from durabletask_sql.partitions.limits import Wanted
 from durabletask_sql.partitions.resident import Resident
 
 Room = Callable[[int], int]
-IsOut = Callable[[InstanceKey], bool]
+Find = Callable[[InstanceKey], Resident[Any] | None]
 
 
 class Loads:
@@ -23,7 +23,8 @@ class Loads:
         self.claims: dict[InstanceKey, None] = {}
         self.fresh: dict[InstanceKey, None] = {}
         self.scans: set[int] = set()
-        self.outdated: set[InstanceKey] = set()  # lost since the last load was asked for: it may have read what was before
+        self.lost: set[InstanceKey] = set()  # since the last load was asked for: what it read may be of before
+        self._asked: dict[InstanceKey, frozenset[int]] = {}
         self._due: dict[InstanceKey, list[TimerRow]] = {}
         self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
 
@@ -34,23 +35,28 @@ class Loads:
             for key in [key for key in table if key.partition == partition]:
                 del table[key]
 
-    def take(self, room: Room, is_out: IsOut) -> Wanted:
+    def take(self, room: Room, find: Find) -> Wanted:
         """Return and forget what has to be loaded now: nothing afresh that is out, no scan without room."""
-        fresh = tuple(key for key in self.fresh if not is_out(key))
+        fresh = tuple(key for key in self.fresh if not _is_out(find(key)))
         claims = tuple(key for key in self.claims if key not in self.fresh)
         scan = {partition: free for partition in sorted(self.scans) if (free := room(partition))}
         for key in fresh:
             del self.fresh[key]
         self.claims.clear()
-        self.outdated.clear()
+        self.lost.clear()
+        self._asked = {key: mem.durable for key in fresh if (mem := find(key)) is not None}
         # Timers that come due while this load is out wait for the next one, whose claim runs after their due time.
         self._due_taken = {key: self._due.pop(key) for key in (*claims, *fresh) if key in self._due}
         self.scans.difference_update(scan)
         return Wanted(claims, fresh, scan)
 
-    def has_any(self, room: Room, is_out: IsOut) -> bool:
+    def has_any(self, room: Room, find: Find) -> bool:
         """Tell whether `take` would return something."""
-        return bool(self.claims) or any(not is_out(key) for key in self.fresh) or any(map(room, self.scans))
+        return bool(self.claims) or any(not _is_out(find(key)) for key in self.fresh) or any(map(room, self.scans))
+
+    def gone(self, key: InstanceKey, read: frozenset[int]) -> frozenset[int]:
+        """Return which rows were in memory when an instance was asked for, and were not read: they are no more."""
+        return self._asked.pop(key, frozenset()) - read
 
     def wait(self, timer: TimerRow) -> None:
         """Have a due timer wait for the next load of its instance."""
@@ -62,9 +68,9 @@ class Loads:
         return any(one.seq == timer.seq for one in (*waiting, *(mem.timers if mem is not None else ())))
 
     def settle(self) -> dict[InstanceKey, list[TimerRow]]:
-        """Return and forget the timers whose load came back; those of what was lost meanwhile are read with it again."""
+        """Return and forget the timers whose load came back."""
         settled, self._due_taken = self._due_taken, {}
-        return {key: timers for key, timers in settled.items() if key not in self.outdated}
+        return settled
 
     def forget_timers(self, key: InstanceKey) -> None:
         """Drop the due timers of an instance that ended or continued as new."""
@@ -74,3 +80,7 @@ class Loads:
     def awaits(self, key: InstanceKey) -> bool:
         """Tell whether something of an instance is to be loaded, or is being loaded."""
         return any(key in table for table in (self._due, self._due_taken, self.fresh, self.claims))
+
+
+def _is_out(mem: Resident[Any] | None) -> bool:
+    return mem is not None and mem.turn is not None

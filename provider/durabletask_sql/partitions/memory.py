@@ -42,7 +42,7 @@ class Memory:
         self.draining = Draining(self._instances, self.consider)
         self.messages: dict[int, int] = {}  # of each partition
         self.history_bytes = 0
-        self.loads = Loads()
+        self._loads = Loads()
         self.ceilings = Ceilings(self._instances)
         self.owned_anew: set[int] = set()
         self.early: dict[InstanceKey, None] = {}  # which have messages before their start is due
@@ -58,7 +58,7 @@ class Memory:
                 self.drop(partition)
                 self.epochs[partition] = epoch
                 self.messages[partition] = 0
-                self.loads.scans.add(partition)
+                self._loads.scans.add(partition)
                 self.wants_timers = True
                 self.owned_anew.add(partition)
 
@@ -67,7 +67,7 @@ class Memory:
         self.epochs.pop(partition, None)
         self.draining.partitions.discard(partition)
         self.messages.pop(partition, None)
-        self.loads.drop(partition)
+        self._loads.drop(partition)
         self.window.drop_partition(partition)
         for key in [key for key in self._instances if key.partition == partition]:
             self._leave(self._instances[key])
@@ -117,39 +117,35 @@ class Memory:
             mem = self._instances.get(key)
             if mem is None:
                 if self.room(key.partition):
-                    self.loads.fresh[key] = None
+                    self._loads.fresh[key] = None
                 else:
-                    self.loads.scans.add(key.partition)
+                    self._loads.scans.add(key.partition)
             elif mem.stale or not mem.known:
-                self.loads.fresh[key] = None
+                self._loads.fresh[key] = None
             else:
-                self.loads.claims[key] = None
+                self._loads.claims[key] = None
 
     def scan(self, partitions: Iterable[int]) -> None:
         """Note that these partitions may have rows that nobody holds."""
-        self.loads.scans.update(partition for partition in partitions if partition in self.epochs)
+        self._loads.scans.update(partition for partition in partitions if partition in self.epochs)
 
     def take_due(self, now: int) -> bool:
         """Take up due timers: each instance's rows are claimed before the timer takes its place behind them."""
         due = self.window.take_due(now)
         for timer in due:
-            self.loads.wait(timer)
+            self._loads.wait(timer)
             self.wake((timer.key,))
-            if timer.key not in self.loads.claims:
-                self.loads.fresh[timer.key] = None
+            if timer.key not in self._loads.claims:
+                self._loads.fresh[timer.key] = None
         return bool(due)
 
     def take_wanted(self) -> Wanted:
         """Return and forget what has to be loaded now. The reply must be merged before the next one is asked for."""
-        return self.loads.take(self.room, self._is_out)
+        return self._loads.take(self.room, self._instances.get)
 
     def wants_anything(self) -> bool:
         """Tell whether `take_wanted` would return something."""
-        return self.loads.has_any(self.room, self._is_out)
-
-    def _is_out(self, key: InstanceKey) -> bool:
-        mem = self._instances.get(key)
-        return mem is not None and mem.turn is not None
+        return self._loads.has_any(self.room, self._instances.get)
 
     # What came back
 
@@ -178,8 +174,8 @@ class Memory:
                 self._look_again(mem)
                 self.consider(mem)
 
-    def merge_fresh(self, fresh: Iterable[FreshInstance | FreshEntity]) -> None:
-        """Replace what was known of these instances and entities by what was read; rows in memory stay."""
+    def merge_fresh(self, fresh: Iterable[FreshInstance | FreshEntity], rows: frozenset[int] = frozenset()) -> None:
+        """Replace what was known by what was read, with these rows; an instance's older ones that are not there leave."""
         for found in fresh:
             if found.key.partition not in self.epochs:
                 continue
@@ -187,6 +183,7 @@ class Memory:
             mem.known, mem.stale = True, False
             if isinstance(mem, InstanceMemory) and isinstance(found, FreshInstance):
                 mem.row = found.row
+                self.remove(mem, self._loads.gone(found.key, rows))
                 self._set_history(mem, found.history, found.refs)
                 self.filling.release(found.key)
                 if found.row is not None and found.row.scheduled_at is not None and not found.row.history_count:
@@ -197,6 +194,8 @@ class Memory:
                 mem.row, mem.hidden, mem.idle = found.row, found.hidden, False
                 self.history_bytes += mem.history_size - before
                 self.remove(mem, mem.waiting())  # what it can run is told by its rows, which come next
+            if found.key in self._loads.lost:
+                self.read_afresh(found.key)
 
     def _remember(self, key: InstanceKey) -> AnyMemory:
         if (mem := self._instances.get(key)) is None:
@@ -206,11 +205,11 @@ class Memory:
     def merge_timers(self, rows: Iterable[TimerRow]) -> None:
         """Let claimed or self-written timers into the window."""
         self.window.add(row for row in rows if row.key.partition in self.epochs
-                        and not self.loads.has_taken_up(row, self._instances.get(row.key)))
+                        and not self._loads.has_taken_up(row, self._instances.get(row.key)))
 
     def settle_load(self, fresh: Iterable[InstanceKey]) -> None:
         """Give the due timers of a load their place behind the rows that it claimed; let go of what is not there."""
-        for key, timers in self.loads.settle().items():
+        for key, timers in self._loads.settle().items():
             if (mem := self._instances.get(key)) is not None:
                 known = {timer.seq for timer in mem.timers}
                 mem.timers += [timer for timer in timers if timer.seq not in known]
@@ -232,16 +231,16 @@ class Memory:
         mem.row, mem.timers, mem.known, mem.stale = row, [], True, False
         self._set_history(mem, (), {})
         self.ceilings.set(mem, None)
-        if row.key in self.loads.fresh:
-            del self.loads.fresh[row.key]
-            self.loads.claims[row.key] = None
+        if row.key in self._loads.fresh:
+            del self._loads.fresh[row.key]
+            self._loads.claims[row.key] = None
 
     def read_afresh(self, key: InstanceKey) -> None:
         """Have an instance read again before its next turn; its rows in memory stay."""
         if (mem := self._instances.get(key)) is not None:
             mem.stale = True
             self._lanes_of(mem).remove(mem)
-        self.loads.fresh[key] = None
+        self._loads.fresh[key] = None
 
     # Turns
 
@@ -277,7 +276,7 @@ class Memory:
         else:
             self.consider(mem)
         if mem.stale:
-            self.loads.fresh[mem.key] = None
+            self._loads.fresh[mem.key] = None
 
     def unblock(self, mem: AnyMemory) -> None:
         """End the delay that kept an instance from running."""
@@ -286,7 +285,7 @@ class Memory:
 
     def lose(self, key: InstanceKey) -> None:
         """Forget what is known of an instance whose fence was lost, and have it read afresh."""
-        self.loads.outdated.add(key)
+        self._loads.lost.add(key)
         if (mem := self._instances.get(key)) is None:
             return
         self._forget_rows(mem)
@@ -305,7 +304,7 @@ class Memory:
         self.history_bytes += mem.history_size - before
         if checkpoint.ended or checkpoint.continued_from is not None:
             self.window.drop_instance(checkpoint.key)
-            self.loads.forget_timers(checkpoint.key)
+            self._loads.forget_timers(checkpoint.key)
             mem.timers = []
         if checkpoint.ended:
             self._forget_rows(mem)
@@ -381,12 +380,12 @@ class Memory:
 
     def _evict(self) -> None:
         """Let idle instances leave, longest unused first, once no other may enter or there is too much history."""
-        for mem in choose_victims(self._instances, self.history_bytes, self.limits, self.loads.awaits):
+        for mem in choose_victims(self._instances, self.history_bytes, self.limits, self._loads.awaits):
             self._leave(mem)
 
     def let_go(self, mem: AnyMemory) -> None:
         """Let an instance leave if nothing of it is here and nothing waits for it."""
-        if mem.is_idle and not self.loads.awaits(mem.key):
+        if mem.is_idle and not self._loads.awaits(mem.key):
             self._leave(mem)
 
     def _leave(self, mem: AnyMemory) -> None:
@@ -395,6 +394,6 @@ class Memory:
         mem.turn = None  # an answer to a turn that is out belongs to what is forgotten
         self.filling.release(mem.key)
         self._lanes_of(mem).remove(mem)
-        self.loads.claims.pop(mem.key, None)
+        self._loads.claims.pop(mem.key, None)
         self.ceilings.leave(mem.key)
         self.early.pop(mem.key, None)

@@ -15,6 +15,9 @@ from durabletask_sql.ports.work import Executor, Needs
 
 T = TypeVar("T")
 
+# Rows whose commit is in flight sort behind all others: their sequence is not known yet.
+PROVISIONAL = 1 << 62
+
 _FEW = 8  # so many rows are looked for one by one: a fan-in has hundreds that wait, and each is settled by itself
 
 
@@ -60,6 +63,11 @@ class Resident(Generic[T]):
     def keeps_timers(self) -> bool:
         """Whether due timers are here that would be missed."""
         return bool(self.timers)
+
+    @property
+    def durable(self) -> frozenset[int]:
+        """The rows that were committed when they came."""
+        return frozenset(row.seq for row in self.rows if row.seq < PROVISIONAL)
 
     @property
     def may_run(self) -> bool:

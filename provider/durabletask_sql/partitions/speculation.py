@@ -10,8 +10,8 @@ from durabletask_sql.ids import is_guid
 from durabletask_sql.model.checkpoints import NewChild
 from durabletask_sql.model.instances import InstanceKey, InstanceRow
 from durabletask_sql.model.messages import NewMessage, QueueRow
-from durabletask_sql.partitions.instance import PROVISIONAL
 from durabletask_sql.partitions.memory import Memory
+from durabletask_sql.partitions.resident import PROVISIONAL
 
 
 class Speculation:
