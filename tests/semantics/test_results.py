@@ -7,7 +7,7 @@ import pytest
 from dispatch.bench import Worker, on_bench, schedule
 from durabletask_sql.protocol import taskhub_pb2 as pb
 from durabletask_sql.protocol.framing import iter_events
-from semantics.acts import again, child, claimed, end, kinds, names, new, past, send, soon, timer
+from semantics.acts import FAILED, again, child, claimed, end, kinds, names, new, past, send, soon, timer
 from tables import rows
 
 DETAILS = pb.TaskFailureDetails(
@@ -244,5 +244,30 @@ def test_an_abandoned_turn_comes_back_later_each_time_until_one_is_answered(data
         await bench.board.abandon_turn((await worker.turn()).token)
         await worker.turn()
         assert asked == [1, 2, 3, 1]
+
+    on_bench(database_url, test)
+
+
+def test_timers_that_a_rewind_arms_again_need_no_poll_to_be_taken_up(database_url, monkeypatch):
+    """A poll may come seconds later, and they may be due."""
+    async def test(bench):
+        worker = await begin(bench, timer(1, soon(40)), *schedule("act", first=2))
+        await bench.board.complete_activity(pb.ActivityResponse(
+            instanceId="one", taskId=2, completionToken=(await worker.activity()).token, failureDetails=DETAILS))
+        await bench.answer(await worker.turn(), end(FAILED, failure=DETAILS))
+        assert await bench.status("one") == "FAILED"
+        dispatcher = bench.runtime.dispatcher
+        window, polls = dispatcher._memory.window, []
+
+        async def no_poll():
+            polls.append(len(window))
+            return False
+
+        monkeypatch.setattr(dispatcher, "_poll", no_poll)
+        await bench.until(lambda: bool(polls))
+        assert len(window) == 0
+        await bench.service.rewind("one", None)
+        await worker.turn()
+        await bench.until(lambda: len(window) == 1)
 
     on_bench(database_url, test)

@@ -182,12 +182,12 @@ class Memory:
             mem = self._remember(found.key)
             mem.known, mem.stale = True, False
             if isinstance(mem, InstanceMemory) and isinstance(found, FreshInstance):
-                mem.row = found.row
+                row = mem.row = found.row
                 self.remove(mem, self._loads.gone(found.key, rows))
                 self._set_history(mem, found.history, found.refs)
                 self.filling.release(found.key)
-                if found.row is not None and found.row.scheduled_at is not None and not found.row.history_count:
-                    self.wants_timers = True  # its start is among the delayed messages
+                if row is not None and (row.rewinds or (row.scheduled_at is not None and not row.history_count)):
+                    self.wants_timers = True  # its start is among the delayed messages, or what a rewind armed again
                 self.consider(mem)
             elif isinstance(mem, EntityMemory) and isinstance(found, FreshEntity):
                 before = mem.history_size
