@@ -271,3 +271,26 @@ def test_timers_that_a_rewind_arms_again_need_no_poll_to_be_taken_up(database_ur
         await bench.until(lambda: len(window) == 1)
 
     on_bench(database_url, test)
+
+
+def test_a_turn_of_what_is_to_be_read_afresh_comes_again_at_once_when_its_worker_is_lost(database_url, monkeypatch):
+    """Nothing else has to happen first: it could not be read while it was out."""
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "one")
+        turn = await worker.turn()
+        dispatcher = bench.runtime.dispatcher
+        polls = []
+
+        async def no_poll():
+            polls.append(turn)
+            return False
+
+        monkeypatch.setattr(dispatcher, "_poll", no_poll)
+        other = bench.connect(Worker(name="other"))
+        await bench.until(lambda: bool(polls) and dispatcher._owner.is_idle)
+        dispatcher._memory.read_afresh(turn.key)  # as a late message of an older execution has it
+        bench.board.disconnect(worker)
+        assert (await other.turn()).key == turn.key
+
+    on_bench(database_url, test)
