@@ -365,7 +365,7 @@ class Stage(Answers, EntityAnswers):
         now = self.clock.now()
         epochs = dict(self.runtime.dispatcher._memory.epochs)
         if epochs != self._epochs:  # what was out the host has forgotten, but not told in a newer turn if that has to wait
-            self.stale |= {turn.instance for turn in self.held() if turn.token in self.turns}
+            self.stale |= {turn.instance for turn in self.held() if self.is_tight or turn.token in self.turns}
         self._epochs = epochs
         latest = {turn.instance: turn for turn in sorted(self.held(), key=lambda turn: turn.number)}
         for turn in self.held():
