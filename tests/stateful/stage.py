@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
@@ -339,13 +340,17 @@ class Stage(Answers, EntityAnswers):
         self.failed = False
 
     def _settled(self, candidates: list[Model], snapshot: Snapshot) -> Iterator[Model]:
-        """Yield what there may be once the host has done what needs no worker; with little memory that is not all."""
+        """Yield what there may be once the host has done what needs no worker.
+
+        With little memory that is not all, and what rests after an answer that was none may be left alone.
+        """
+        resting = {name for name, until in self.resting.items() if until > self.clock.now()}
         late = {one for one in snapshot.instances if is_live(snapshot, one)} if self.is_tight else set()
         for model in candidates:
-            for frozen in self.frozen():
+            for frozen, left in itertools.product(self.frozen(), [late, late | resting] if resting else [late]):
                 settled = copy.deepcopy(model)
                 settled.entities.settle(frozen)
-                settled.end_pending(self._out() | late)
+                settled.end_pending(self._out() | left)
                 yield settled
 
     def held(self) -> list[OfferedTurn]:
