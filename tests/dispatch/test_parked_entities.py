@@ -155,7 +155,7 @@ def test_delayed_signals_of_what_nobody_takes_are_parked_too(database_url):
         at = bench.clock.now() + 30 * MICROSECONDS
         for number in range(10):
             await bench.entities.signal(Signal(f"@late@{number}", "add", due=at))
-        bench.clock.move(31 * MICROSECONDS)
+        bench.ahead(31)
         await signal(bench, "@other@first")
         lanes = bench.runtime.dispatcher._memory.entities
         await bench.until(lambda: sum(lanes.counts().values()) == 11)

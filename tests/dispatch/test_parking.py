@@ -129,7 +129,7 @@ def test_messages_before_a_due_start_are_parked_and_come_behind_it(database_url)
                 await bench.service.raise_event(f"late-{number}", f"e{event}", None)
         await until_parked(bench, 10)
         assert worker.turns.empty()
-        bench.clock.move(31 * MICROSECONDS)
+        bench.ahead(31)
         await bench.start("flow", "now")
         for _ in range(6):
             item = await worker.turn()
@@ -152,7 +152,7 @@ def test_due_timers_of_what_nobody_takes_are_parked_too(database_url):
         for _ in range(10):
             await bench.answer(await worker.turn(), timer)
         bench.board.disconnect(worker)
-        bench.clock.move(31 * MICROSECONDS)
+        bench.ahead(31)
         await bench.start("other", "first")
         ready = bench.runtime.dispatcher._memory.ready
         await bench.until(lambda: sum(ready.counts().values()) == 11)

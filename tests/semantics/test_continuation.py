@@ -56,17 +56,19 @@ def test_results_timers_and_children_of_the_old_execution_reach_no_later_one(dat
     async def test(bench):
         worker = bench.connect(Worker())
         await bench.start("flow", "one")
-        await bench.answer(await worker.turn(), *schedule("act"), timer(1, soon(0.3)), child("below", number=2))
+        await bench.answer(await worker.turn(), *schedule("act"), timer(1, soon(30)), child("below", number=2))
         activity, below = await worker.activity(), await worker.turn()
         await bench.service.raise_event("one", "now", None)
         await bench.answer(await worker.turn(), *schedule("left", first=3), again("next"))
-        left = await worker.activity()
-        await bench.answer(await worker.turn(), timer(1, soon(0.6)))
+        left, due = await worker.activity(), soon(31)
+        await bench.answer(await worker.turn(), timer(1, due))
         await bench.result(activity, "late")
         await bench.result(left, "late")
         await bench.answer(below, end(result="late"))
+        bench.ahead(60)  # past both timers at once
         item = await worker.turn()
         assert kinds(new(item)) == ["orchestratorStarted", "timerFired"]
+        assert new(item)[1].timerFired.fireAt == due
         assert kinds(past(item)) == ["orchestratorStarted", "executionStarted", "timerCreated"]
 
     on_bench(database_url, test)
