@@ -99,11 +99,11 @@ def test_a_pending_instance_ends_at_once_even_while_its_first_turn_is_out(databa
 
 def test_a_scheduled_instance_ends_and_never_runs_even_past_its_time(database_url):
     async def test(bench):
-        worker = bench.connect(Worker())
         at = soon(0.3).ToMicroseconds()
         await bench.start("flow", "one", start_at=at)
         await bench.service.terminate("one", "why", recursive=False)
         assert await bench.status("one") == "TERMINATED"
+        worker = bench.connect(Worker())  # not before: on a slow machine its time may have come by now
         await bench.start("flow", "later", start_at=at + 100_000)
         assert (await worker.turn()).key.instance_id == "later"
         assert worker.turns.empty()
