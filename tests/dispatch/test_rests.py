@@ -32,7 +32,7 @@ async def begin(bench, count):
 
 
 def test_results_that_come_after_a_turn_in_vain_are_told_together(database_url, monkeypatch):
-    monkeypatch.setattr(rests, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(rests, "LOOK_SECONDS", NEVER)  # the test looks
 
     async def test(bench):
         worker, (first, *others) = await begin(bench, LEAST_EVENTS)
@@ -42,6 +42,10 @@ def test_results_that_come_after_a_turn_in_vain_are_told_together(database_url, 
         await bench.answer(turn)
         for item in others[:20]:
             await bench.result(item)
+        mem = bench.runtime.dispatcher._memory.find(turn.key)
+        await bench.until(lambda: len(mem.rows) == 20)
+        assert worker.turns.empty()
+        bench.board._turns._rests._look(mem, rests._last(mem), 0.0)  # nothing more has arrived
         assert completed(await worker.turn()) == 20
 
     on_bench(database_url, test)
