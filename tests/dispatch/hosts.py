@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import pytest
+
 from dispatch.bench import Bench, HandClock, Worker, finish, schedule
+from durabletask_sql.dispatch import ownership
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
 from durabletask_sql.host import Host
 from durabletask_sql.model.checkpoints import ActivityCompletion, OutcomeKind
@@ -18,9 +21,11 @@ from durabletask_sql.storage.store import SqlStore
 from tables import rows
 
 T = TypeVar("T")
-LEASE = 3.0
+LEASE = 60.0  # longer than a machine is held up, and than `until` waits: what goes on has not waited for its end
+CUT_LEASE = 10.0  # of those that a test cuts off, so that it runs out
+BEAT = 1.0  # between heartbeats, however long the lease is, and so between looks at who came or went
 PARTITIONS = 8
-SECONDS = 20.0
+SECONDS = 30.0
 
 
 class CuttableStore:
@@ -80,7 +85,7 @@ class Member(Bench):
 
     async def stop(self) -> None:
         """Stop as an operator has it."""
-        await self.host.drain(5.0)
+        await self.host.drain(SECONDS)
         await self.host.stop()
 
     async def die(self) -> None:
@@ -120,9 +125,12 @@ class Cluster:
         self.members.remove(member)
         await member.stop()
 
-    async def kill(self, member: Member) -> None:
+    async def kill(self, member: Member, left: float | None = None) -> None:
+        """Have a host die, and so many seconds of its lease be left then, as if it had had a short one."""
         self.members.remove(member)
         await member.die()
+        if left is not None:
+            await self.members[0].store.leases(member.runtime.hub).heartbeat(member.host_id, left)
 
     def owners(self) -> dict[int, int]:
         return dict(rows(self.url, "SELECT partition, owner FROM partitions"))
@@ -177,7 +185,9 @@ def on_hosts(url: str, test: Callable[[Cluster], Awaitable[T]], lease: float = L
             for member in list(cluster.members):
                 await cluster.kill(member)
 
-    return asyncio.run(run())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ownership, "_LONGEST_BEAT_SECONDS", BEAT)
+        return asyncio.run(run())
 
 
 def watch_commits(monkeypatch) -> dict[tuple[int, int], set[int]]:

@@ -24,7 +24,6 @@ LOOPS = {"commits and loads": (Owner, "run"), "timers": (Dispatcher, "_run_timer
          "leases": (Ownership, "run"), "end of the lease": (Ownership, "watch"), "upkeep": (Upkeep, "run"),
          "notices": (Notices, "run"), "wake-ups": (PostgresWakeups, "run"), "deliveries": (Deliveries, "run"),
          "waiters": (Waiters, "run")}
-LONG = 60.0  # leases, in seconds: what goes on sooner than that has not waited for one
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -55,7 +54,7 @@ def test_the_host_tells_which_has_failed_and_others_take_over_at_once(postgres_u
         assert second.dispatcher._deliveries._suspicion.careful
         await cluster.until(lambda: rows(postgres_url, "SELECT status FROM instances") == [(1,)])
 
-    on_hosts(postgres_url, test, lease=LONG)
+    on_hosts(postgres_url, test)
     assert check_hub(postgres_url) == []
 
 
@@ -97,7 +96,7 @@ def test_what_was_out_when_a_turn_broke_the_host_runs_elsewhere_and_counts_once(
         await second.answer(await heir.turn(), finish())
         assert await second.status("a") == "COMPLETED"
 
-    on_hosts(database_url, test, lease=LONG)
+    on_hosts(database_url, test)
     assert check_hub(database_url) == []
 
 

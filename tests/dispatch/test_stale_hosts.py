@@ -7,7 +7,7 @@ import pytest
 from checker import check_hub
 from dispatch.bench import Worker, finish, kinds, schedule
 from dispatch.entity_acts import operations, signal, state
-from dispatch.hosts import Cluster, on_hosts
+from dispatch.hosts import CUT_LEASE, Cluster, on_hosts
 from semantics.acts import again
 from tables import rows
 
@@ -34,7 +34,7 @@ def test_a_turn_a_task_and_a_batch_that_another_host_has_completed_stay_as_it_le
     async def test(cluster: Cluster):
         worker, heir = Worker(), Worker()
         first = await cluster.join(worker)
-        await cluster.until(cluster.balanced, 10)
+        await cluster.until(cluster.balanced)
         await first.start("flow", "one")
         turn = await worker.turn()
         await first.start("flow", "two")
@@ -65,10 +65,10 @@ def test_a_turn_a_task_and_a_batch_that_another_host_has_completed_stay_as_it_le
         await second.answer(following, finish())
         await second.answer(told, finish())
         first.store.cut = False  # it renews its lease and gets its share, but nothing of this comes back
-        await cluster.until(cluster.balanced, 10)
+        await cluster.until(cluster.balanced)
         assert [await first.status(name) for name in ("one", "two")] == ["COMPLETED", "COMPLETED"]
         assert await state(first, "@counter@a") == "new"
         assert (worker.turns.empty(), worker.activities.empty(), worker.batches.empty()) == (True, True, True)
         assert check_hub(database_url) == []
 
-    on_hosts(database_url, test)
+    on_hosts(database_url, test, lease=CUT_LEASE)
