@@ -138,28 +138,24 @@ def test_of_a_batch_whose_answer_is_too_large_only_the_guilty_operation_fails(da
         large = pb.OperationResult(success=pb.OperationResultSuccess(result=events.text("x" * (17 * 1024 * 1024))))
         worker = bench.connect(Worker(only(entities=["counter"]), turn_slots=0))
         answered = []
-        while len(answered) < 3:
-            item = await worker.batch()
-            names = operations(item)
-            await bench.ran(item, *(large if name == "large" else DONE for name in names), state="1")
-            answered = await replies(bench, caller, answered)
+
+        async def run_batches():
+            while True:
+                item = await worker.batches.get()
+                names = operations(item)
+                await bench.ran(item, *(large if name == "large" else DONE for name in names), state="1")
+
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(run_batches())
+            while len(answered) < 3:
+                item = await caller.turn()
+                answered += [kind for kind in kinds(item.new_events) if kind.startswith("entityOperation")]
+                await bench.answer(item)
+            running.cancel()
         assert answered == ["entityOperationCompleted", "entityOperationFailed", "entityOperationCompleted"]
         assert await state(bench) == "1"
 
     on_bench(database_url, test)
-
-
-async def replies(bench: Bench, caller: Worker, before):
-    """What the caller was told meanwhile, taken turn by turn."""
-    found = list(before)
-    while not caller.turns.empty() or len(found) == len(before):
-        try:
-            item = await asyncio.wait_for(caller.turns.get(), 0.2)
-        except TimeoutError:
-            break
-        found += [kind for kind in kinds(item.new_events) if kind.startswith("entityOperation")]
-        await bench.answer(item)
-    return found
 
 
 def test_a_state_too_large_for_a_worker_waits_for_one_that_can_read_it(database_url):
