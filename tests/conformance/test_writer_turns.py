@@ -20,9 +20,10 @@ from durabletask_sql.storage.dialect import SqliteCompiler
 from durabletask_sql.storage.faults import WouldWaitError
 from durabletask_sql.storage.sqlite import SqliteSession
 
-# Commits without a pause until its input ends; each commit adds one to the row that the test reads.
+# Commits without a pause until its input ends; each commit adds one to the row that the test reads. A transaction takes
+# a while, so that a test that a slow machine holds up for a moment has not missed a dozen of them.
 GREEDY = """
-import sys, threading
+import sys, threading, time
 from durabletask_sql.storage.dialect import SqliteCompiler
 from durabletask_sql.storage.sqlite import SqliteSession
 
@@ -33,6 +34,7 @@ print("ready", flush=True)
 while ended.is_alive():
     session.begin()
     session._connection.execute("UPDATE one SET x = x + 1")
+    time.sleep(0.005)
     session.commit()
 session.close()
 """
