@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from conformance.world import World, claim, in_world, judged, open_world, room
+from durabletask_sql.clock import MICROSECONDS
 from durabletask_sql.errors import PartitionLostError
 from durabletask_sql.ports.leases import NOBODY, HostIdentity, Lease, OwnedPartition
 from tables import rows
@@ -34,7 +35,9 @@ def test_a_look_tells_who_lives_who_is_dead_and_who_is_gone(database_url):
         assert {host for host, beat in view.hosts.items() if beat.gone} == {gone.host_id}
         found = judged(w.host, view)
         assert set(found.live) == {w.host.host_id, elsewhere.host_id}
-        assert 10 < found.live[elsewhere.host_id] <= 12
+        left = view.hosts[elsewhere.host_id].expires_at - view.now
+        assert 0 < left <= 12 * MICROSECONDS
+        assert found.live[elsewhere.host_id] == left / MICROSECONDS
         assert found.dead == {dead.host_id: view.hosts[dead.host_id].at for dead in (late, gone)}
         assert [lease.owner for lease in view.leases] == [w.host.host_id] * w.hub.partition_count
 
