@@ -73,15 +73,17 @@ def test_a_turn_comes_soon_although_others_commit_without_a_pause(path, open_ses
     try:
         assert [process.stdout.readline() for process in greedy] == ["ready\n"] * 3
         session, passed = open_session(), []
-        for _ in range(30):
+        for _ in range(15):
             before = commits(session)
             session.begin()
             passed.append(commits(session) - before)
             session.commit()
+            while commits(session) == before + passed[-1]:  # until others write again: it is not greedy itself
+                time.sleep(0.001)
     finally:
         for process in greedy:
             process.communicate(timeout=60)
-    assert statistics.median(passed) <= 12  # three would be a perfect round
+    assert statistics.median(passed) <= 12, passed  # three would be a perfect round
 
 
 def test_a_session_that_may_not_wait_leaves_at_once_while_another_has_its_turn(open_session):
