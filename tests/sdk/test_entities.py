@@ -37,9 +37,9 @@ class Counter(DurableEntity):
     def pass_on(self, key: str) -> None:
         self.signal_entity(EntityInstanceId("Counter", key), "add", self.get_state(int, 0))
 
-    def pass_on_later(self, key: str) -> None:
-        self.signal_entity(EntityInstanceId("Counter", key), "add", 1,
-                           signal_time=datetime.now(UTC) + timedelta(seconds=0.5))
+    def pass_on_later(self, moments: dict[str, str]) -> None:
+        for key, moment in moments.items():
+            self.signal_entity(EntityInstanceId("Counter", key), "add", 1, signal_time=datetime.fromisoformat(moment))
 
     def start(self, instance_id: str) -> None:
         self.schedule_new_orchestration("echo", self.get_state(int, 0), instance_id=instance_id)
@@ -191,24 +191,31 @@ def test_entities_start_orchestrations(client, worker, fresh_id):
 
 
 def test_a_delayed_signal_makes_no_entity_before_its_time(client, worker, fresh_id):
-    key, began = fresh_id("later"), time.monotonic()
-    client.signal_entity(EntityInstanceId("Counter", key), "add", 1, datetime.now(UTC) + timedelta(seconds=0.7))
-    assert client.get_entity(EntityInstanceId("Counter", key)) is None
-    eventually(lambda: value(client, key), 1)
-    assert time.monotonic() - began >= 0.7
+    near, far = (EntityInstanceId("Counter", fresh_id(name)) for name in ("near", "far"))
+    due = datetime.now(UTC) + timedelta(seconds=0.7)
+    client.signal_entity(far, "add", 1, due + timedelta(hours=1))
+    client.signal_entity(near, "add", 1, due)
+    eventually(lambda: value(client, near.key), 1)
+    assert client.get_entity(near).last_modified >= due
+    assert client.get_entity(far) is None
 
 
 def test_orchestrations_and_entities_delay_signals_too(client, hub, fresh_id):
-    def later(ctx, keys):
-        ctx.signal_entity(EntityInstanceId("Counter", keys[0]), "add", 1,
-                          ctx.current_utc_datetime + timedelta(seconds=0.4))
-        yield ctx.call_entity(EntityInstanceId("Counter", keys[1]), "pass_on_later", keys[2])
+    def later(ctx, given):
+        through, own, passed_on = given
+        for key, moment in own.items():
+            ctx.signal_entity(EntityInstanceId("Counter", key), "add", 1, datetime.fromisoformat(moment))
+        yield ctx.call_entity(EntityInstanceId("Counter", through), "pass_on_later", passed_on)
 
-    one, through, two = fresh_id("one"), fresh_id("through"), fresh_id("two")
+    near, far = ([fresh_id(name) for _ in range(2)] for name in ("near", "far"))
     with hub.worker(Counter, later):
-        run(client, later, [one, through, two])
-        assert value(client, two) is None
-        eventually(lambda: (value(client, one), value(client, two)), (1, 1))
+        due = datetime.now(UTC) + timedelta(seconds=0.5)
+        moments = [{one: due.isoformat(), other: (due + timedelta(hours=1)).isoformat()}
+                   for one, other in zip(near, far, strict=True)]
+        run(client, later, [fresh_id("through"), *moments])
+        eventually(lambda: [value(client, key) for key in near], [1, 1])
+        assert all(client.get_entity(EntityInstanceId("Counter", key)).last_modified >= due for key in near)
+        assert [value(client, key) for key in far] == [None, None]
 
 
 def test_a_signal_for_the_past_runs_at_once(client, worker, fresh_id):

@@ -69,11 +69,12 @@ export function entityScenarios(client, { start, end, running, run, raise, shown
     },
 
     async entity_delayed_signal() {
+      await client.signalEntity(counter("delayed-for-long"), "add", 4, { signalTime: new Date(Date.now() + 3_600_000) });
       const signalTime = new Date(Date.now() + 1_000);
       await client.signalEntity(counter("delayed"), "add", 4, { signalTime });
-      const before = (await client.getEntity(counter("delayed"))) ?? null;
       await reaches("delayed", 4);
-      return { before, late: Date.now() - signalTime.getTime() };
+      const late = Date.now() - signalTime.getTime();
+      return { before: (await client.getEntity(counter("delayed-for-long"))) ?? null, late };
     },
 
     async entity_effects() {

@@ -243,9 +243,11 @@ export function scenarios(client) {
     },
 
     async scheduled_start() {
+      const far = await start("clock", null, { startAt: new Date(Date.now() + 3_600_000) });
+      const before = await status(far);
+      await client.terminateOrchestration(far);
       const startAt = new Date(Date.now() + 500);
       const id = await start("clock", null, { startAt });
-      const before = await status(id);
       return { before, late: shown(await end(id)).output - startAt.getTime() };
     },
 
