@@ -213,11 +213,11 @@ def test_a_filter_purges_by_creation_time_and_status(client, fresh_id):
 
 def test_a_filter_purges_recursively(client, fresh_id):
     before, child = datetime.now(UTC), fresh_id("child")
-    client.schedule_new_orchestration(family, instance_id=fresh_id("p"), input=[child])
+    parent = client.schedule_new_orchestration(family, instance_id=fresh_id("p"), input=[child])
     client.wait_for_orchestration_start(child, timeout=30)
     between = datetime.now(UTC)
     client.raise_orchestration_event(child, "go")
-    client.wait_for_orchestration_completion(child, timeout=30)
+    client.wait_for_orchestration_completion(parent, timeout=30)
     late = run(client, quick, fresh_id("f")).instance_id
     done = client.purge_orchestrations_by(created_time_from=before, created_time_to=between, recursive=True)
     assert done.deleted_instance_count == 2
