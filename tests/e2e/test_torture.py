@@ -17,6 +17,7 @@ from durabletask.worker import TaskHubGrpcWorker
 from durabletask_sql.demo import shapes
 from durabletask_sql.demo.load import Load
 from durabletask_sql.ids import dice
+from hubs import Hub
 from server import ServerProcess
 from tables import rows
 
@@ -74,10 +75,10 @@ def test_a_start_that_is_carried_out_late_makes_nothing_anew(tmp_path):
     load = Load(SimpleNamespace(hub="default", addresses=[server.address]), None, None, 1, dice(1))
     try:
         assert load._start("chain", 1, 0)
-        client = load._clients[0]
-        first = client.wait_for_orchestration_completion("chain-1", timeout=30)
-        assert load._start("chain", 1, 0)
-        assert client.get_orchestration_state("chain-1").created_at == first.created_at
+        with Hub(server).client() as client:  # the load's own gives a call 5 s
+            first = client.wait_for_orchestration_completion("chain-1", timeout=30)
+            assert load._start("chain", 1, 0)
+            assert client.get_orchestration_state("chain-1").created_at == first.created_at
     finally:
         load.disconnect()
         worker.stop()
