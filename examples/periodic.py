@@ -39,14 +39,15 @@ def main(address: str) -> None:
         w.add_activity(clean_up)
         w.start()
         instance_id = c.schedule_new_orchestration(periodic, input=1)
-        seen = ""
-        while seen != f"round {ROUNDS} done":
+        seen = 0
+        while seen < ROUNDS:
             state = c.get_orchestration_state(instance_id)
             assert state is not None
-            now = state.get_custom_status() or ""
-            if now > seen:
-                print(now)
-            seen = now
+            status = state.get_custom_status()
+            number = int(status.split()[1]) if status else 0
+            if number > seen:  # by more than one when a round came and went between two looks
+                print(status)
+                seen = number
         c.raise_orchestration_event(instance_id, "stop")
         state = c.wait_for_orchestration_completion(instance_id, timeout=60)
         assert state is not None
