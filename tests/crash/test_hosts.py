@@ -41,7 +41,7 @@ def owners(database_url: str) -> dict[int, int]:
                                    "AND h.host_id = p.owner GROUP BY h.pid"))
 
 
-def until(condition, seconds: float) -> None:
+def until(condition, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to it in time"
@@ -53,35 +53,35 @@ def shared(database_url: str, servers: list[ServerProcess]) -> bool:
 
 
 def test_of_three_servers_one_is_killed_and_everything_completes(database_url, servers):
-    until(lambda: shared(database_url, servers), 10)
+    until(lambda: shared(database_url, servers))
     with quiet_client(servers[0].address) as client:
         ids = start_all(client)
-        until(lambda: count(database_url, "history") > COUNT, 60)
+        until(lambda: count(database_url, "history") > COUNT)
         servers[1].kill()
-        until(lambda: shared(database_url, [servers[0], servers[2]]), LEASE + 3)
+        until(lambda: shared(database_url, [servers[0], servers[2]]))
         all_completed(client, ids, database_url)
         assert [results(client, instance_id) for instance_id in ids] == [RESULTS] * COUNT
     servers[1].start()
-    until(lambda: shared(database_url, servers), 10)
+    until(lambda: shared(database_url, servers))
 
 
 def test_a_server_that_was_stopped_for_three_leases_commits_nothing_and_recovers(database_url, servers):
-    until(lambda: shared(database_url, servers), 10)
+    until(lambda: shared(database_url, servers))
     with quiet_client(servers[0].address) as client:
         ids = start_all(client)
-        until(lambda: count(database_url, "history") > COUNT, 60)
+        until(lambda: count(database_url, "history") > COUNT)
         stalled = servers[1]
         before = epochs(database_url, stalled)
         stop_between_writes(database_url, stalled)
         end = time.monotonic() + 3 * LEASE
         try:
-            until(lambda: shared(database_url, [servers[0], servers[2]]), 3 * LEASE)
+            until(lambda: shared(database_url, [servers[0], servers[2]]))
             all_completed(client, ids, database_url)
             time.sleep(max(0.0, end - time.monotonic()))  # that is what it is stopped for
         finally:
             stalled.send(signal.SIGCONT)
         done = rows(database_url, "SELECT count(*), sum(history_count), sum(row_version) FROM instances")
-        until(lambda: shared(database_url, servers), 10)
+        until(lambda: shared(database_url, servers))
         assert done == rows(database_url, "SELECT count(*), sum(history_count), sum(row_version) FROM instances")
         assert all(after > before[partition] for partition, after in epochs(database_url).items() if partition in before)
         assert [results(client, instance_id) for instance_id in ids] == [RESULTS] * COUNT
