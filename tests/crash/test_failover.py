@@ -60,7 +60,7 @@ def test_a_promoted_standby_has_everything_that_was_acknowledged(pair, tmp_path:
     try:
         with Hub(server).client() as client:
             acknowledged, far_enough, lost = [], threading.Event(), threading.Event()
-            feeder = threading.Thread(target=feed, args=(client, acknowledged, far_enough, lost))
+            feeder = threading.Thread(target=feed, args=(client, acknowledged, far_enough, lost), daemon=True)
             feeder.start()
             assert far_enough.wait(60)
             primary.stop(signal.SIGQUIT)
