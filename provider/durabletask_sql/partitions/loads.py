@@ -23,7 +23,8 @@ class Loads:
         self.claims: dict[InstanceKey, None] = {}
         self.fresh: dict[InstanceKey, None] = {}
         self.scans: set[int] = set()
-        self.lost: set[InstanceKey] = set()  # since the last load was asked for: what it read may be of before
+        self.lost: set[InstanceKey] = set()  # while a load is out: what it read may be of before
+        self._is_out = False
         self._asked: dict[InstanceKey, frozenset[int]] = {}
         self._due: dict[InstanceKey, list[TimerRow]] = {}
         self._due_taken: dict[InstanceKey, list[TimerRow]] = {}
@@ -37,13 +38,14 @@ class Loads:
 
     def take(self, room: Room, find: Find) -> Wanted:
         """Return and forget what has to be loaded now: nothing afresh that is out, no scan without room."""
-        fresh = tuple(key for key in self.fresh if not _is_out(find(key)))
+        fresh = tuple(key for key in self.fresh if not _has_turn(find(key)))
         claims = tuple(key for key in self.claims if key not in self.fresh)
         scan = {partition: free for partition in sorted(self.scans) if (free := room(partition))}
         for key in fresh:
             del self.fresh[key]
         self.claims.clear()
         self.lost.clear()
+        self._is_out = True
         self._asked = {key: mem.durable for key in fresh if (mem := find(key)) is not None}
         # Timers that come due while this load is out wait for the next one, whose claim runs after their due time.
         self._due_taken = {key: self._due.pop(key) for key in (*claims, *fresh) if key in self._due}
@@ -52,7 +54,12 @@ class Loads:
 
     def has_any(self, room: Room, find: Find) -> bool:
         """Tell whether `take` would return something."""
-        return bool(self.claims) or any(not _is_out(find(key)) for key in self.fresh) or any(map(room, self.scans))
+        return bool(self.claims) or any(not _has_turn(find(key)) for key in self.fresh) or any(map(room, self.scans))
+
+    def lose(self, key: InstanceKey) -> None:
+        """Note that nothing holds any more of what was known of an instance."""
+        if self._is_out:
+            self.lost.add(key)
 
     def gone(self, key: InstanceKey, read: frozenset[int]) -> frozenset[int]:
         """Return which rows were in memory when an instance was asked for, and were not read: they are no more."""
@@ -69,7 +76,7 @@ class Loads:
 
     def settle(self) -> dict[InstanceKey, list[TimerRow]]:
         """Return and forget the timers whose load came back."""
-        settled, self._due_taken = self._due_taken, {}
+        settled, self._due_taken, self._is_out = self._due_taken, {}, False
         return settled
 
     def forget_timers(self, key: InstanceKey) -> None:
@@ -82,5 +89,5 @@ class Loads:
         return any(key in table for table in (self._due, self._due_taken, self.fresh, self.claims))
 
 
-def _is_out(mem: Resident[Any] | None) -> bool:
+def _has_turn(mem: Resident[Any] | None) -> bool:
     return mem is not None and mem.turn is not None

@@ -285,7 +285,7 @@ class Memory:
 
     def lose(self, key: InstanceKey) -> None:
         """Forget what is known of an instance whose fence was lost, and have it read afresh."""
-        self._loads.lost.add(key)
+        self._loads.lose(key)
         if (mem := self._instances.get(key)) is None:
             return
         self._forget_rows(mem)
