@@ -21,14 +21,17 @@ from tables import count
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 PAIRS = pytest.mark.parametrize(("number", "other"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
                                 ids=["SIGINT", "SIGTERM"])
-# It waits for work in progress longer than the test does, and after a second signal as long as a slow machine may need.
-PATIENT = """
+# What waits for work in progress outlasts any test, so that a server that ends did not.
+LONG_DRAIN = """
 import sys
 from dataclasses import replace
 from durabletask_sql.cli import main, serve
 
 settings_of = serve.settings_of
 serve.settings_of = lambda options: replace(settings_of(options), drain_seconds=600.0)
+"""
+# After a second signal it has as long to close as a slow machine may need.
+PATIENT = LONG_DRAIN + """
 serve._HURRY_SECONDS = 60.0
 sys.exit(main(sys.argv[1:]))
 """
