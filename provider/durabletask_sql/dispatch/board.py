@@ -159,6 +159,7 @@ class Board:
         self._turns.take_back(turns, marked)
         self._activities.take_back(activities, marked)
         self._entities.take_back(batches, marked)
+        self._ports.wants_work()  # what could not be read afresh while it was out is read now
         self.pump()
 
     def _marked(self, executor: Executor, standing: Standing, held: Sequence[Delivery]) -> frozenset[Delivery]:
@@ -197,6 +198,7 @@ class Board:
     async def abandon_turn(self, token: str) -> None:
         """Take a turn back; it is offered again after a delay that grows with each abandon in a row."""
         self._turns.abandon(token)
+        self._ports.wants_work()
         self.pump()
 
     async def abandon_activity(self, token: str) -> None:
@@ -207,6 +209,7 @@ class Board:
     async def abandon_entity(self, token: str) -> None:
         """Take a batch back; likewise."""
         self._entities.abandon(token)
+        self._ports.wants_work()
         self.pump()
 
     def past_of_turn(self, instance_id: str, execution_id: str | None) -> tuple[bytes, ...] | None:

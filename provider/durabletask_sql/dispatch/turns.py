@@ -116,7 +116,7 @@ class Turns:
         """Hand out whatever can be handed out now."""
         self._do_alone()
         self.hand_out(roomiest)
-        if self._memory.filling.has_work() or self._memory.wants_anything():  # what was taken back may be known no more
+        if self._memory.filling.has_work():
             self._ports.wants_work()
 
     def hand_out(self, seat_for: SeatFor[OpenTurn]) -> None:
