@@ -25,6 +25,14 @@ def row_of(execution):
     return InstanceRow(0, "one", execution, 0, 1, "flow", None, Status.RUNNING, 0, 0, history_count=1)
 
 
+def owning():
+    """A memory that owns a partition and has asked for its first scan, and what applies replies to it."""
+    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
+    memory.own(EPOCHS)
+    memory.take_wanted()
+    return memory, Merger(memory, Speculation(memory))
+
+
 @pytest.mark.parametrize(("found", "execution"), [(None, None), (row_of("new"), "old")],
                          ids=["nobody", "an older execution"])
 def test_a_message_for(found, execution):
@@ -69,10 +77,7 @@ def test_what_others_wrote_for_a_new_instance_before_memory_heard_of_it_is_claim
 
 
 def test_what_a_group_saw_to_wait_is_claimed_and_goes_before_what_the_group_wrote():
-    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
-    merger = Merger(memory, Speculation(memory))
-    memory.own(EPOCHS)
-    memory.take_wanted()
+    memory, merger = owning()
     memory.merge_fresh([FreshInstance(KEY, row_of("e"), ())])
     older, newer = (QueueRow(seq, KEY, None, MessageKind.EVENT, b"") for seq in (7, 8))
     merger.merge(Group((), EPOCHS, 0, 1), Committed((), entered=(newer,), ceilings={KEY: older.seq}), ())
@@ -127,10 +132,7 @@ def test_a_timer_that_comes_due_while_its_instance_is_read_afresh_fires_once():
 @pytest.mark.parametrize("there", [True, False], ids=["in memory", "not in memory"])
 def test_what_was_read_before_an_instance_was_replaced_leaves_before_its_next_turn(there):
     """The replacement is heard of while the load is out, whose reply is of before."""
-    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
-    merger = Merger(memory, Speculation(memory))
-    memory.own(EPOCHS)
-    memory.take_wanted()
+    memory, merger = owning()
     before, after, later = (QueueRow(seq, KEY, None, MessageKind.EVENT, b"") for seq in (7, 8, 9))
     memory.wake([KEY])
     if there:
@@ -153,10 +155,7 @@ def test_what_was_read_before_an_instance_was_replaced_leaves_before_its_next_tu
 
 
 def test_a_message_whose_commit_is_in_flight_stays_when_its_instance_is_read_afresh():
-    memory = Memory(MemoryLimits(), Lanes(lambda _: "anybody"), Lanes(lambda _: "anybody"))
-    merger = Merger(memory, Speculation(memory))
-    memory.own(EPOCHS)
-    memory.take_wanted()
+    memory, merger = owning()
     memory.merge_fresh([FreshInstance(KEY, row_of("e"), ())])
     early = QueueRow(PROVISIONAL + 1, KEY, None, MessageKind.EVENT, b"")
     memory.merge_rows([early])
