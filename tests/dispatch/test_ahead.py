@@ -7,18 +7,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dispatch.bench import Worker, finish, on_bench
+from dispatch.bench import Worker, finish, on_bench, schedule
+from durabletask_sql.dispatch import pace
 from durabletask_sql.errors import OutcomeUnknownError, UnavailableError
-from durabletask_sql.model.checkpoints import OrchestrationStart, Outcome, OutcomeKind
+from durabletask_sql.model.checkpoints import ActivityCompletion, OrchestrationStart, Outcome, OutcomeKind
 from durabletask_sql.ports.committer import Committed
 
 NEW = "0f8fad5bd9cb469fa165708677289520"
 
 
 class Gate:
-    """Holds the first group with a start back, and may have it end otherwise than by being committed."""
+    """Holds the first group with a start, or such an item, back, and may have it end otherwise than by being committed."""
 
-    def __init__(self, bench, monkeypatch):
+    def __init__(self, bench, monkeypatch, kind=OrchestrationStart):
+        self._kind = kind
         self.reached, self.opened = asyncio.Event(), asyncio.Event()
         self.ending = self._commit
         self._committer = bench.runtime.dispatcher._committer
@@ -26,7 +28,7 @@ class Gate:
         monkeypatch.setattr(self._committer, "commit", self._hold)
 
     async def _hold(self, group):
-        if self.reached.is_set() or not any(isinstance(item, OrchestrationStart) for item in group.items):
+        if self.reached.is_set() or not any(isinstance(item, self._kind) for item in group.items):
             return await self._real(group)
         self.reached.set()
         await self.opened.wait()
@@ -184,5 +186,51 @@ def test_an_event_sent_as_soon_as_the_start_is_known_comes_after_the_turn_that_r
             await bench.service.raise_event(NEW, "go", None)
             await bench.answer(ahead)
             assert b"go" in (await worker.turn()).new_events
+
+    on_bench(database_url, test)
+
+
+def executors_have_enough(monkeypatch, items):
+    """From so many items on executors have enough to do, however fast they answer, and no commit waits for others."""
+    monkeypatch.setattr(pace, "MANY_ITEMS", items)
+    monkeypatch.setattr(pace, "MANY_GAP_SECONDS", 60.0)
+    monkeypatch.setattr(pace, "BUSY_GAP_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("enough", [1, 0])
+def test_a_first_turn_waits_for_the_start_while_executors_have_enough(database_url, monkeypatch, enough):
+    """Nothing is out when the start comes."""
+    executors_have_enough(monkeypatch, enough)
+
+    async def test(bench):
+        async with started(bench, monkeypatch) as (worker, gate, start):
+            assert worker.turns.empty() is (enough == 0)
+            gate.opened.set()
+            await start
+            await bench.answer(await worker.turn(), finish())
+            assert await bench.status(NEW) == "COMPLETED"
+            await is_quiet(bench, worker)
+
+    on_bench(database_url, test)
+
+
+@pytest.mark.parametrize("enough", [2, 1])
+def test_a_turn_waits_for_the_result_while_executors_have_enough(database_url, monkeypatch, enough):
+    """One item is still out when the result comes."""
+    executors_have_enough(monkeypatch, enough)
+
+    async def test(bench):
+        worker = bench.connect(Worker())
+        await bench.start("flow", "one")
+        await bench.answer(await worker.turn(), *schedule("act", "act"))
+        activity, _ = await worker.activity(), await worker.activity()
+        gate = Gate(bench, monkeypatch, ActivityCompletion)
+        result = asyncio.create_task(bench.result(activity))
+        await asyncio.wait_for(gate.reached.wait(), 10)
+        assert worker.turns.empty() is (enough == 1)
+        gate.opened.set()
+        await result
+        assert b"done" in (await worker.turn()).new_events
+        assert worker.turns.empty()
 
     on_bench(database_url, test)

@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from durabletask_sql.dispatch.pace import BUSY_GAP_SECONDS, ENOUGH_ITEMS, MOST_SKIPPED, Pace
+from durabletask_sql.dispatch.pace import (
+    BUSY_GAP_SECONDS,
+    ENOUGH_ITEMS,
+    MANY_GAP_SECONDS,
+    MANY_ITEMS,
+    MOST_SKIPPED,
+    Pace,
+)
 
 BRISK, CALM = 0.9 * BUSY_GAP_SECONDS, 1.1 * BUSY_GAP_SECONDS  # seconds between arrivals
 LONGEST = "durabletask_sql.dispatch.pace.LONGEST_WAIT_SECONDS"
@@ -90,5 +97,28 @@ def test_after_waits_in_vain_few_commits_wait_until_somebody_has_come(monkeypatc
             skipped += 1
         assert skipped <= MOST_SKIPPED
         assert await waits(pace)
+
+    run(test)
+
+
+@pytest.mark.parametrize(("gap", "outstanding", "busy"), [
+    (0.9 * MANY_GAP_SECONDS, MANY_ITEMS, True),
+    (1.1 * MANY_GAP_SECONDS, MANY_ITEMS, False),  # what is out takes its time
+    (0.9 * MANY_GAP_SECONDS, MANY_ITEMS - 1, False),  # executors may have threads for more
+])
+def test_executors_have_enough_to_do_where_many_items_are_out_and_come_back_fast(gap, outstanding, busy):
+    assert paced(gap)[0].is_busy(outstanding) is busy
+
+
+def test_what_is_out_takes_long_where_a_wait_was_in_vain(monkeypatch):
+    monkeypatch.setattr(LONGEST, 0.001)
+
+    async def test():
+        pace, last = paced(BRISK)
+        assert await waits(pace)
+        assert not pace.is_busy(MANY_ITEMS)
+        while not await waits(pace, last + BRISK):
+            pass
+        assert pace.is_busy(MANY_ITEMS)
 
     run(test)

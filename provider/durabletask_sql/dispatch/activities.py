@@ -348,8 +348,7 @@ class Activities:
 
     def _submit_result(self, item: ActivityCompletion) -> asyncio.Future[Outcome]:
         """Submit a result; the turn that it triggers may run at once."""
-        # A careful host has nothing out whose rows it cannot name.
-        seq = self._speculation.enter(item.message) if not self.seats.suspicion.careful else None
+        seq = self._speculation.enter(item.message) if self._ports.may_run_ahead() else None
         return self._ports.submit_ahead(item, seq)
 
     async def _find(self, token: str) -> ActivityRow | None:

@@ -46,6 +46,7 @@ class Board:
         self._activities = Activities(hub, speculation, suspicion, clock, ports, limits)
         self._entities = Entities(hub, host_id, memory, entity_seats, clock, ports, limits.payload_bytes)
         self._offering = True
+        self._will_pump = False
         self._answers: set[asyncio.Future[object]] = set()
 
     # Work
@@ -53,12 +54,12 @@ class Board:
     def add_activities(self, rows: Iterable[ActivityRow]) -> None:
         """Take in activity tasks that this host has claimed."""
         self._activities.add(rows)
-        self.pump()
+        self.pump_soon()
 
     async def start(self, start: OrchestrationStart) -> Outcome:
         """Have an orchestration created; its first turn may run at once."""
         child = start.child
-        ahead = not self._suspicion.careful and self.takes_turn(child.row.name, child.row.version)
+        ahead = self._ports.may_run_ahead() and self.takes_turn(child.row.name, child.row.version)
         done = self._ports.submit_ahead(start, self._speculation.begin(child) if ahead else None)
         self.pump()
         return await asyncio.shield(done)  # its turn waits for it even if its client goes away
@@ -109,6 +110,16 @@ class Board:
             self._turns.pump()
             self._activities.hand_out(roomiest)
             self._entities.pump()
+
+    def pump_soon(self) -> None:
+        """Do so when those have been answered who wait for what was just committed: a worker's threads wait for that."""
+        if not self._will_pump:
+            self._will_pump = True
+            asyncio.get_running_loop().call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._will_pump = False
+        self.pump()
 
     def stop_offering(self) -> None:
         """Hand out nothing more: the host is draining."""

@@ -88,7 +88,7 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._host_id = identity.host_id
-        suspicion = Suspicion(clock)
+        suspicion = self._suspicion = Suspicion(clock)
         seats, entity_seats = TurnSeats(suspicion), EntitySeats(suspicion)
         self._memory = Memory(settings.memory, Lanes(seats.group_of), Lanes(entity_seats.group_of))
         self._timers_moved = asyncio.Event()
@@ -101,8 +101,8 @@ class Dispatcher:
         speculation = Speculation(self._memory)
         self.board = Board(hub, identity.host_id, self._memory, speculation, seats, entity_seats, clock, BoardPorts(
             self._submit, committer.activity, self._kick, self._found_takers, self._pump,
-            lambda: self._ownership.is_alive, lambda: self._ownership.peers, self._deliveries.mark,
-            self._deliveries.deliver), settings.turns)
+            lambda: self._ownership.is_alive, lambda: self._ownership.peers, self._may_run_ahead,
+            self._deliveries.mark, self._deliveries.deliver), settings.turns)
         self._parking = Parking(committer, self._memory, seats, entity_seats, clock, identity.host_id,
                                 self._lose_ownership)
         self._owner = Owner(committer, self._memory, speculation, clock, identity.host_id, OwnerEvents(
@@ -113,6 +113,10 @@ class Dispatcher:
 
     def _submit(self, item: Item, provisional: int | None) -> "asyncio.Future[Outcome]":
         return self._owner.submit(item, provisional)
+
+    def _may_run_ahead(self) -> bool:
+        # A careful host has nothing out whose rows it cannot name.
+        return not self._suspicion.careful and not self._owner.is_busy
 
     def _be_careful(self) -> None:
         self._deliveries.be_careful()
@@ -233,7 +237,7 @@ class Dispatcher:
         due = self._memory.window.next_due()
         if due is not None and (self._awaited is None or due < self._awaited or due <= self._clock.now()):
             self._timers_moved.set()
-        self.board.pump()
+        self.board.pump_soon()
 
     async def _run_timers(self) -> None:
         """Take up timers as they come due, and refresh the window long before its end."""

@@ -147,6 +147,11 @@ class Owner:
         """Whether nothing is on its way to the database."""
         return not self._pending and not self._packing and not self._solo and self._idle.is_set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether executors have enough to do, and answer fast."""
+        return self._pace.is_busy(self._events.outstanding())
+
     async def run(self) -> None:
         """Commit and load until cancelled."""
         delay = _FIRST_RETRY_SECONDS
@@ -156,9 +161,11 @@ class Owner:
                 self._event.clear()
                 await self._event.wait()
             self._idle.clear()
-            if self._pending and self._events.outstanding():
-                await asyncio.sleep(0)  # what was handed out goes out before a commit keeps the loop busy
-                await self._pace.gather(len(self._pending), self._events.outstanding())
+            if self._pending:
+                await asyncio.sleep(0)  # what the last commit brought is handed out
+                if self._events.outstanding():
+                    await asyncio.sleep(0)  # and goes out before the next one keeps the loop busy
+                    await self._pace.gather(len(self._pending), self._events.outstanding())
             self._event.clear()
             try:
                 await self._step()

@@ -27,7 +27,8 @@ class BoardPorts:
     `submit` takes the sequence under which the item's message is in memory already, or None. `in_flight` are the
     commits that such messages wait for. `found_takers` says that somebody takes what nobody took, `pump`
     hands out whatever can be handed out, `is_alive` tells whether this host still has its lease, `peers`
-    how many other hosts live. `mark` keeps how often deliveries of rows have failed, `deliver` sends carefully.
+    how many other hosts live, `may_run_ahead` whether turns may run ahead of commits now. `mark` keeps how often
+    deliveries of rows have failed, `deliver` sends carefully.
     """
 
     submit: Callable[[Item, int | None], "asyncio.Future[Outcome]"]
@@ -37,6 +38,7 @@ class BoardPorts:
     pump: Callable[[], None]
     is_alive: Callable[[], bool]
     peers: Callable[[], int]
+    may_run_ahead: Callable[[], bool]
     mark: Callable[[Sequence[Mark]], None]
     deliver: Callable[[Carefully], None]
     in_flight: dict[int, "asyncio.Future[Outcome]"] = field(default_factory=dict)
