@@ -112,7 +112,7 @@ class Board:
             self._entities.pump()
 
     def pump_soon(self) -> None:
-        """Do so when those have been answered who wait for what was just committed: a worker's threads wait for that."""
+        """Hand out what can be once those are answered who wait for what was just committed: workers' threads do."""
         if not self._will_pump:
             self._will_pump = True
             asyncio.get_running_loop().call_soon(self._pump_now)

@@ -13,7 +13,7 @@ import asyncio
 
 ENOUGH_ITEMS = 3  # SDK workers block a thread of few in each completion: waiting for more would starve them
 MANY_ITEMS = 16  # out at executors: SDK workers have a handful of threads, what is beyond that waits at the worker
-MANY_GAP_SECONDS = 0.005
+MANY_GAP_SECONDS = 0.005  # between arrivals; where they come less often a commit is well hidden behind a turn
 BUSY_GAP_SECONDS = 0.0025  # on two busy cores, with one Python worker, an item came every 1.5 to 2.1 ms
 LONGEST_WAIT_SECONDS = 0.006
 MOST_SKIPPED = 127  # commits that do not wait, after waits in vain
